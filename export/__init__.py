@@ -1,0 +1,1 @@
+"""PyTorch in, ONNX out: networks with configurable pooling heads, trained, exported and verified. Offline."""

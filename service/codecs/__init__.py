@@ -1,0 +1,1 @@
+"""Bytes to arrays and back. No models and no HTTP here."""
