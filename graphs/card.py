@@ -35,7 +35,9 @@ class Preprocessing(_Strict):
     def _numbers_fit_channels(self) -> Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in {1, self.channel_count}:
-                raise ValueError(f"{name} needs 1 or {self.channel_count} numbers for {self.channels}, got {len(values)}")
+                raise ValueError(
+                    f"{name} needs 1 or {self.channel_count} numbers for {self.channels}, got {len(values)}"
+                )
         return self
 
     @property

@@ -1,0 +1,114 @@
+"""POST /v1/classify: images in, labels out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from service.api.documents import IMAGE_BODY, error_responses
+from service.api.inference import ModelParameters, infer_images
+from service.api.state import State, get_state
+from service.errors import (
+    DeadlineExceeded,
+    InternalError,
+    Invalid,
+    Malformed,
+    ModelNotFound,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+
+router = APIRouter(tags=["images"])
+
+
+class ClassifyParameters(ModelParameters):
+    """Parameters of /v1/classify; in the query, in JSON, or as form fields."""
+
+    top: int = Field(5, ge=1, le=100_000, description="How many classes, the most probable first.")
+
+
+class Prediction(BaseModel):
+    """One class of one image."""
+
+    index: int = Field(description="Of the class, from 0.")
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
+class Classified(BaseModel):
+    """One image's classes."""
+
+    width: int = Field(description="Pixels, as displayed (EXIF orientation applied).")
+    height: int
+    predictions: list[Prediction]
+
+
+class Classification(BaseModel):
+    """The answer of /v1/classify: results in the images' order."""
+
+    model: str
+    version: str
+    results: list[Classified]
+
+
+def probabilities(scores: np.ndarray, activation: Literal["softmax", "sigmoid", "none"]) -> np.ndarray:
+    """Turn a classifier's output into probabilities, in float64; any finite scores, however large.
+
+    Args:
+        scores: (K,), float.
+        activation: the card's.
+
+    Returns:
+        (K,), float32. softmax: e^(x−m) / Σ e^(x−m) with m the maximum, so that nothing overflows.
+    """
+    x = scores.astype(np.float64)
+    if activation == "softmax":
+        e = np.exp(x - x.max())
+        x = e / e.sum()
+    elif activation == "sigmoid":
+        x = np.exp(-np.logaddexp(0.0, -x))
+    return x.astype(np.float32)
+
+
+@router.post(
+    "/v1/classify",
+    response_model=Classification,
+    summary="Label images of any size",
+    openapi_extra={"requestBody": IMAGE_BODY},
+    responses=error_responses(
+        Malformed,
+        ModelNotFound,
+        RequestTimeout,
+        PayloadTooLarge,
+        UnsupportedMediaType,
+        Invalid,
+        Overloaded,
+        InternalError,
+        DeadlineExceeded,
+    ),
+)
+async def classify(
+    request: Request, parameters: Annotated[ClassifyParameters, Query()], state: Annotated[State, Depends(get_state)]
+) -> Response:
+    """Send one image as the body, several as `multipart/form-data`, or base64 in JSON; each comes back with its classes.
+
+    JPEG, PNG, WebP, GIF (first frame), BMP, TIFF of any size, never resized. `X-Request-Timeout` says how many seconds you will
+    wait: a request that cannot be answered by then is refused at once with 429 and a `Retry-After` that holds.
+    """
+    inference = await infer_images(request, state, parameters)
+    model, labels = inference.model, inference.model.label_names
+    results = []
+    for (height, width), answer in zip(inference.sizes, inference.answers, strict=True):
+        p = probabilities(model.scores(answer), model.card.activation)
+        best = np.argsort(-p, kind="stable")[: inference.parameters.top]
+        predictions = [{"index": int(i), "label": labels[i], "probability": p[i]} for i in best]
+        results.append({"width": width, "height": height, "predictions": predictions})
+    document = {"model": model.name, "version": model.version, "results": results}
+    content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # float32 keeps its short decimal form
+    return Response(content, media_type="application/json", headers={"Server-Timing": inference.server_timing()})

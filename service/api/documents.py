@@ -1,0 +1,76 @@
+"""Pieces of the OpenAPI document that several endpoints share: error answers made from the error classes, the image body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from service.errors import ServiceError
+
+
+class ErrorBody(BaseModel):
+    """Every error's answer."""
+
+    error: str = Field(description="What was expected, and what came.")
+    code: str = Field(description="Stable name of the kind of error.")
+    request_id: str = Field(description="As in the X-Request-ID header and in the server's log.")
+
+
+def concrete(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    """List the error classes at and under one that have a code of their own."""
+    if "code" in vars(error):
+        yield error
+    for below in error.__subclasses__():
+        yield from concrete(below)
+
+
+def error_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """Make FastAPI's `responses` from the error classes an endpoint can answer with, so that the two cannot drift apart."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        for kind in concrete(error):
+            entry = responses.setdefault(kind.status, {"model": ErrorBody, "description": ""})
+            said = f"`{kind.code}`: {(kind.__doc__ or '').strip().splitlines()[0]}"
+            entry["description"] = f"{entry['description']}\n\n{said}".strip()
+            if kind.status == 429:
+                entry["headers"] = {
+                    "Retry-After": {
+                        "description": "Seconds after which there is a place.",
+                        "schema": {"type": "integer", "minimum": 1},
+                    }
+                }
+    return responses
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "The content decides what an image is; its Content-Type only helps.",
+    "content": {
+        **{f"image/{kind}": _BINARY for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff")},
+        "application/octet-stream": _BINARY,
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+            },
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {
+                    "images": {"type": "array", "minItems": 1, "items": {"type": "string", "contentEncoding": "base64"}}
+                },
+            },
+            "example": {
+                "images": [
+                    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAK0lEQVR4nGNgQAX/////D2X8ZICyGP4zMPxHFgQKMCKJ/YWLMPyHqQIABRwLAkdS0Q8AAAAASUVORK5CYII="
+                ]
+            },
+        },
+    },
+}

@@ -1,0 +1,203 @@
+"""The course of every inference on images: admitted on its headers, read, decoded, run; the endpoints only word the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
+
+from service.api.body import check_headers, read_body, time_limit_s
+from service.api.images import Upload, carries_parameters, parse_upload
+from service.api.state import State
+from service.codecs.images import decode
+from service.errors import DeadlineExceeded, InvalidParameter, ServiceError
+from service.runtime.admission import Ticket
+from service.runtime.batcher import Answer
+from service.runtime.model import Model
+
+_WATCH_FROM_S = 0.05
+"""Below this expected wait nobody watches whether the client is still there: the answer is ready before it would matter."""
+
+
+class ModelParameters(BaseModel):
+    """Which model; every inference endpoint's parameters begin with these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None, description="Name of the model; may be left out where one is loaded.", examples=["digits"]
+    )
+    version: str | None = Field(
+        None, description="Version of the model; by default the one that is loaded.", examples=["1"]
+    )
+
+
+P = TypeVar("P", bound=ModelParameters)
+T = TypeVar("T")
+
+
+@dataclass
+class Inference(Generic[P]):
+    """What was asked and what came out.
+
+    Attributes:
+        parameters: from the query and the body together, checked.
+        model: that answered.
+        sizes: (height, width) of each image as displayed, in pixels.
+        answers: one for each image, in order.
+        decode_s: seconds of decoding, all images together.
+    """
+
+    parameters: P
+    model: Model
+    sizes: Sequence[tuple[int, int]] = ()
+    answers: Sequence[Answer] = ()
+    decode_s: float = 0.0
+    finished_at: float = field(default_factory=time.monotonic)
+
+    def server_timing(self) -> str:
+        """The `Server-Timing` header: milliseconds; with several images the longest of each stage."""
+        stages = {
+            "decode": self.decode_s,
+            "queue": max(answer.queue_s for answer in self.answers),
+            "infer": max(answer.run_s for answer in self.answers),
+            "encode": time.monotonic() - self.finished_at,
+        }
+        return ", ".join(f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in stages.items())
+
+
+async def infer_images(request: Request, state: State, parameters: P) -> Inference[P]:
+    """Take a request from its headers to the model's outputs.
+
+    Raises:
+        ServiceError: any of the tree in errors.py, whichever arrow it happened on.
+    """
+    settings = state.settings
+    limit_s = time_limit_s(request, settings)
+    check_headers(request, settings)
+    deadline = time.monotonic() + limit_s
+    late = parameters.model is None and carries_parameters(request)
+    model = None if late else state.repository.find(parameters.model, parameters.version)
+    ticket = model.admission.admit(limit_s) if model else None
+    answered = False
+    try:
+        body = await read_body(request, settings)
+        upload = await parse_upload(request, body, settings)
+        if upload.parameters:
+            parameters = merge_parameters(parameters, upload.parameters)
+        if model is None:
+            model = state.repository.find(parameters.model, parameters.version)
+            ticket = model.admission.admit(limit_s)
+        assert ticket is not None  # one of the two places has set it with the model
+        ticket.begin()
+        course = _decode_and_run(state, model, upload, ticket, deadline)
+        patient = model.admission.wait_s() < _WATCH_FROM_S
+        inference = Inference(parameters, model)
+        inference.sizes, inference.answers, inference.decode_s = await (
+            course if patient else _while_connected(request, course)
+        )
+        inference.finished_at = time.monotonic()
+        answered = True
+        return inference
+    finally:
+        if ticket is not None:
+            ticket.leave(answered=answered)
+
+
+def merge_parameters(parameters: P, given: dict[str, object]) -> P:
+    """Add the parameters that came in the body to those of the query, and check them.
+
+    Raises:
+        InvalidParameter: 422; unknown, out of range, or given in both places.
+    """
+    twice = sorted(parameters.model_fields_set & given.keys())
+    if twice:
+        raise InvalidParameter(f"parameter {twice[0]!r} is given in the query and in the body")
+    try:
+        return type(parameters).model_validate(parameters.model_dump(exclude_unset=True) | given)
+    except ValidationError as error:
+        raise InvalidParameter(explain(error.errors(include_url=False), type(parameters).model_fields)) from None
+
+
+def explain(errors: Sequence[Any], known: Iterable[str]) -> str:
+    """Word pydantic's errors for the caller: the parameter and what was expected of it, never the value that came."""
+    problems = []
+    for error in errors:
+        name = str(error["loc"][-1])[:64]
+        if error["type"] == "extra_forbidden":
+            problems.append(f"unknown parameter {name!r}; known are: {', '.join(known)}")
+        else:
+            problems.append(f"{name}: {error['msg']}")
+    return "; ".join(problems)
+
+
+async def _decode_and_run(
+    state: State, model: Model, upload: Upload, ticket: Ticket, deadline: float
+) -> tuple[list[tuple[int, int]], list[Answer], float]:
+    started = time.monotonic()
+    pixels = await _each([_decode(state, model, upload, place, deadline) for place in range(len(upload.images))])
+    decode_s = time.monotonic() - started
+    sizes = [(image.shape[0], image.shape[1]) for image in pixels]
+    ticket.weigh(sum(height * width for height, width in sizes), len(sizes))
+    return sizes, await _each([model.infer(image, deadline) for image in pixels]), decode_s
+
+
+async def _decode(state: State, model: Model, upload: Upload, place: int, deadline: float) -> np.ndarray:
+    channels = "L" if model.card.preprocessing.channels == "L" else "RGB"
+    loop = asyncio.get_running_loop()
+
+    def work() -> np.ndarray:
+        if time.monotonic() > deadline:  # it waited for a thread too long: do not begin
+            raise DeadlineExceeded("the time limit passed before the image was decoded")
+        image = decode(upload.images[place], channels=channels, max_pixels=state.settings.max_pixels)  # (H,W,C)
+        model.check_size(image.shape[0], image.shape[1])
+        return image
+
+    try:
+        return await loop.run_in_executor(state.decoders, work)
+    except ServiceError as error:
+        if upload.many:
+            error.message = f"images[{place}]: {error.message}"
+        raise
+
+
+async def _each(courses: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all at once; the first failure is the whole's, and takes the others with it."""
+    if len(courses) == 1:
+        return [await courses[0]]
+    tasks = [asyncio.ensure_future(course) for course in courses]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _while_connected(request: Request, course: Coroutine[Any, Any, T]) -> T:
+    """Run something for as long as the client is there; when it goes away, what it waited for leaves the queue.
+
+    Raises:
+        ClientDisconnect: it went away; there is nobody to answer.
+    """
+    work = asyncio.ensure_future(course)
+    gone = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,74 @@
+"""GET /v1/models: what is loaded, each with its card and what was found out about it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from graphs.card import ModelCard
+from service.api.documents import error_responses
+from service.api.state import State, get_state
+from service.errors import ModelNotFound
+from service.runtime.model import Model
+
+router = APIRouter(tags=["models"])
+
+
+class ModelPage(BaseModel):
+    """One loaded model."""
+
+    name: str
+    version: str
+    state: Literal["ready", "broken"]
+    reason: str | None = Field(None, description="Why it is not served; the server's log has the detail.")
+    provider: str | None = Field(None, description="Execution provider that really runs it.", examples=["cpu"])
+    device: str | None = Field(None, examples=["cpu", "cuda:0"])
+    classes: int | None = None
+    minimum_size: tuple[int, int] | None = Field(None, description="Smallest image, width and height in pixels.")
+    fixed_size: tuple[int | None, int | None] | None = Field(
+        None, description="Width and height that the graph fixes; null where any will do."
+    )
+    batching: Literal["same-size", "one"] | None = Field(None, description="Which images share a run.")
+    waiting: int | None = Field(None, description="Requests admitted and not answered yet.")
+    card: ModelCard | None = None
+
+
+class ModelList(BaseModel):
+    """Every model of the repository."""
+
+    models: list[ModelPage]
+
+
+def _page(model: Model) -> ModelPage:
+    geometry = model.geometry
+    return ModelPage(
+        name=model.name,
+        version=model.version,
+        state="ready",
+        provider=model.session.provider,
+        device=model.session.device,
+        classes=model.classes,
+        minimum_size=(model.card.min_width, model.card.min_height),
+        fixed_size=(geometry.width, geometry.height) if geometry.width or geometry.height else None,
+        batching="one" if geometry.batch == 1 else "same-size",
+        waiting=model.admission.waiting,
+        card=model.card,
+    )
+
+
+@router.get("/v1/models", summary="List the models")
+async def list_models(state: Annotated[State, Depends(get_state)]) -> ModelList:
+    """Every model with its card: labels, head, preprocessing; and the device it really runs on."""
+    repository = state.repository
+    broken = [
+        ModelPage(name=name, version="", state="broken", reason="could not be loaded") for name in repository.broken
+    ]
+    return ModelList(models=[*map(_page, repository.models.values()), *broken])
+
+
+@router.get("/v1/models/{name}", summary="Look at one model", responses=error_responses(ModelNotFound))
+async def show_model(name: str, state: Annotated[State, Depends(get_state)]) -> ModelPage:
+    """One model's page."""
+    return _page(state.repository.find(name, None))

@@ -1,0 +1,105 @@
+"""The application: resources, one error handler, the order of start and stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service import __version__
+from service.api import classify, health, models
+from service.api.inference import explain
+from service.api.middleware import RequestId
+from service.api.state import State
+from service.errors import (
+    InternalError,
+    InvalidParameter,
+    Malformed,
+    MethodNotAllowed,
+    Overloaded,
+    PayloadTooLarge,
+    RouteNotFound,
+    ServiceError,
+)
+from service.runtime.repository import Repository
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "CNNs and pooling over HTTP: images of any size in, labels out; never resized, exact."
+
+
+def create_app(settings: Settings, repository: Repository) -> FastAPI:
+    """Make the application around a loaded repository; its threads start and end with the app's lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state: State = app.state.poolserve
+        repository.start()
+        yield
+        await run_in_threadpool(repository.stop)
+        state.decoders.shutdown()
+
+    app: FastAPI = FastAPIOffline(title="poolserve", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.poolserve = State(settings, repository)
+    for resource in (classify, models, health):
+        app.include_router(resource.router)
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+        ServiceError: answer_error,
+        RequestValidationError: answer_error,
+        HTTPException: answer_error,
+        ClientDisconnect: answer_nobody,
+        Exception: answer_error,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(RequestId, access_log=settings.access_log)
+    return app
+
+
+def translate(request: Request, error: Exception) -> ServiceError:
+    """Give any exception its place in the error tree."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+        return InvalidParameter(explain(error.errors(), [parameter["name"] for parameter in operation["parameters"]]))
+    if isinstance(error, HTTPException):  # Starlette's own, from routing and form parsing
+        known = {
+            404: RouteNotFound("no such endpoint; /docs lists them"),
+            413: PayloadTooLarge("the body is too large"),
+        }
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            return MethodNotAllowed(f"expected {allowed} here, got {request.method[:16]}")
+        return known.get(error.status_code, Malformed("the request cannot be read"))
+    log.error("request %s failed", request.scope["state"]["request_id"], exc_info=error)
+    return InternalError()
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Word any error: one shape, never a payload, never a traceback."""
+    known = translate(request, error)
+    request_id = request.scope["state"]["request_id"]
+    headers = {}
+    if isinstance(known, Overloaded):
+        headers["Retry-After"] = str(known.retry_after_s)
+    if isinstance(known, PayloadTooLarge):
+        headers["Connection"] = "close"  # what is left of the body is not worth reading
+    if isinstance(known, MethodNotAllowed) and isinstance(error, HTTPException):
+        headers.update(error.headers or {})
+    content = orjson.dumps({"error": known.message, "code": known.code, "request_id": request_id})
+    return Response(content, known.status, headers, "application/json")
+
+
+async def answer_nobody(request: Request, error: Exception) -> Response:
+    """End the course of a client that went away; uvicorn drops what is sent to it."""
+    return Response(status_code=499)

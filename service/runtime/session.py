@@ -1,0 +1,138 @@
+"""ONNX Runtime: the only file of the service that imports it. One session, its provider, and proof of where its nodes run.
+
+A session is not guarded by a lock: one thread owns it (`batcher`), and nobody else calls `run`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+
+Provider = Literal["cpu", "cuda"]
+
+log = logging.getLogger(__name__)
+
+_PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# fmt: off
+_SHAPE_ARITHMETIC = frozenset({
+    "Shape", "Size", "Gather", "Concat", "Slice", "Unsqueeze", "Squeeze", "Cast", "Range", "Constant", "ConstantOfShape",
+    "Identity", "Reshape", "Equal", "Where", "Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Mod",
+    "Min", "Max", "ReduceProd",
+})
+# fmt: on
+"""Ops that ONNX Runtime keeps on the CPU by design when they work on shapes; a few bytes each."""
+
+_DEVICE_NODES = ("/dev/nvidiactl", "/dev/dxg")
+"""What the NVIDIA driver shows of itself on Linux and on WSL; in a container too, once a device is reserved for it."""
+
+
+class ProviderError(Exception):
+    """The device asked for is not there, or does not run the model's nodes."""
+
+
+def resolve_provider(requested: Literal["auto", "cpu", "cuda"]) -> Provider:
+    """Decide where models run; `auto` is CUDA where the runtime has it and a device answers, else CPU.
+
+    Raises:
+        ProviderError: `cuda` was asked for and this runtime was built without it.
+    """
+    if requested == "cpu":
+        return "cpu"
+    available = _PROVIDERS["cuda"] in ort.get_available_providers()
+    if available:
+        ort.preload_dlls()  # the CUDA and cuDNN libraries of the wheels that onnxruntime-gpu[cuda,cudnn] brings
+    if requested == "cuda":
+        if not available:
+            raise ProviderError(
+                f"provider=cuda was asked for, but this onnxruntime has only {ort.get_available_providers()}; "
+                "install the extra `gpu` instead of `cpu`, or set provider=cpu"
+            )
+        return "cuda"
+    return "cuda" if available and any(Path(node).exists() for node in _DEVICE_NODES) else "cpu"
+
+
+def _options(provider: Provider, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings about shape nodes on the CPU are judged in _check_assignment
+    # A GPU session needs one host thread; a CPU session takes all cores, so that a lone request has the whole machine.
+    options.intra_op_num_threads = 1 if provider == "cuda" else threads or len(os.sched_getaffinity(0))
+    options.enable_mem_pattern = (
+        False  # its key collides between sizes and its map never shrinks: wrong for dynamic shapes
+    )
+    # Workers spin between the nodes of one run, which is fast, and stop when the run ends: the cores are the decoder's then.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+class Session:
+    """A loaded graph.
+
+    Attributes:
+        provider: where it really runs.
+        device: the same, for people: `cpu`, `cuda:0`.
+        outputs: names of the graph's outputs, in order.
+    """
+
+    def __init__(self, model: bytes, *, provider: Provider, device_id: int = 0, threads: int = 0) -> None:
+        """Build the session and prove its provider.
+
+        Args:
+            model: the serialised ONNX model.
+            provider: where it must run.
+            device_id: CUDA device.
+            threads: threads of one run on the CPU; 0 is all cores.
+
+        Raises:
+            ProviderError: it would run elsewhere than asked for.
+            ValueError: ONNX Runtime refuses the graph; says why.
+        """
+        configured: list[tuple[str, dict[str, str]]] = [(_PROVIDERS["cpu"], {})]
+        if provider == "cuda":
+            cuda = {
+                "device_id": str(device_id),
+                "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE searches anew for every first-seen size
+                "arena_extend_strategy": "kSameAsRequested",
+                "use_tf32": "0",  # float32 means float32: answers equal the CPU's
+            }
+            configured.insert(0, (_PROVIDERS["cuda"], cuda))
+        try:
+            self._session = ort.InferenceSession(model, _options(provider, threads), providers=configured)
+        except Exception as error:  # onnxruntime's exceptions have no common root of their own
+            raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
+        self._session.disable_fallback()
+        self.provider = provider
+        self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
+        self.outputs: Sequence[str] = [output.name for output in self._session.get_outputs()]
+        self._check_assignment()
+
+    def _check_assignment(self) -> None:
+        active = self._session.get_providers()
+        if _PROVIDERS[self.provider] not in active:
+            raise ProviderError(f"provider={self.provider} was asked for, but ONNX Runtime runs this model on {active}")
+        if self.provider == "cpu":
+            return
+        strays = [
+            f"{node.name or '?'} ({node.op_type})"
+            for part in self._session.get_provider_graph_assignment_info()
+            if part.ep_name != _PROVIDERS["cuda"]
+            for node in part.get_nodes()
+            if node.op_type not in _SHAPE_ARITHMETIC
+        ]
+        if strays:
+            raise ProviderError(
+                f"provider=cuda was asked for, but {len(strays)} nodes have no CUDA kernel and would run on the CPU: "
+                f"{', '.join(strays[:8])}; export with opset 20 or 21 (MaxPool has none from 22 on), or set provider=cpu"
+            )
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run the graph once; blocks, with the GIL released. Returns the outputs in the order of `outputs`."""
+        outputs: list[np.ndarray] = self._session.run(None, dict(feeds))
+        return outputs
