@@ -268,7 +268,9 @@ def grid(x: Tensor, n: int, *, kind: str) -> Tensor:
 
     def along(y: Tensor, axis: int) -> Tensor:
         length = y.shape[axis]
-        bins = [y.narrow(axis, i * length // n, -(-(i + 1) * length // n) - i * length // n) for i in range(n)]
+        # Not -(-a // n) for the ceiling: the exporter turns // into ONNX's Div, which rounds negative quotients towards 0.
+        edges = [(i * length // n, ((i + 1) * length + n - 1) // n) for i in range(n)]
+        bins = [y.narrow(axis, start, end - start) for start, end in edges]
         return torch.stack([b.mean(axis) if kind == "avg" else b.amax(axis) for b in bins], axis)
 
     return along(along(x, 2), 3)
