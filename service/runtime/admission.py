@@ -18,6 +18,9 @@ WORK_PER_IMAGE = 4096
 _MEMORY_S = 5.0
 """Seconds of busy time after which a measurement weighs 1/e: long against one run, short against a change of load."""
 
+_WARM_UP_S = 0.1
+"""What warm-up measured weighs as little as this: it was one picture, alone, of a size that may never come."""
+
 _SHARE = 0.7
 """Part of the time limit that may be promised away: the rest is for what the mean does not know (batches, larger images)."""
 
@@ -71,7 +74,7 @@ class Admission:
         self.refused = 0
         self._clock = clock
         self._max_waiting = max_waiting
-        self._busy_s, self._done = 1.0, rate  # warm-up weighs as one second
+        self._busy_s, self._done = _WARM_UP_S, rate * _WARM_UP_S
         self._mean_work = float(WORK_PER_IMAGE)
         self._serving = 0  # requests whose body is here: while there are any, time is busy
         self._mark = 0.0  # up to when busy time is accounted for

@@ -1,0 +1,156 @@
+"""Admission with a clock of the test's own: what is promised, who is refused, and that what they are told holds."""
+
+from __future__ import annotations
+
+import heapq
+
+import pytest
+
+from service.errors import Overloaded
+from service.runtime.admission import WORK_PER_IMAGE, Admission, Ticket
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def per_second(requests: float) -> float:
+    """The rate, in work, of a service that answers so many requests of no pixels in a second."""
+    return requests * WORK_PER_IMAGE
+
+
+def admit(admission: Admission, timeout_s: float) -> Ticket:
+    ticket = admission.admit(timeout_s)
+    ticket.begin()
+    ticket.weigh(0, 1)
+    return ticket
+
+
+def fill(admission: Admission, timeout_s: float) -> list[Ticket]:
+    tickets = []
+    with pytest.raises(Overloaded):
+        while True:
+            tickets.append(admit(admission, timeout_s))
+    return tickets
+
+
+def test_queue_is_as_long_as_the_limit_allows() -> None:
+    admission = Admission(per_second(10), max_waiting=1000, clock=Clock())
+    assert len(fill(admission, 2.0)) == 14  # 0.7 × 2 s × 10/s
+    assert len(fill(admission, 4.0)) == 14  # who waits longer finds more room
+
+
+def test_empty_queue_takes_anyone_however_slow_it_is_thought_to_be() -> None:
+    admission = Admission(per_second(0.001), max_waiting=1000, clock=Clock())
+    assert len(fill(admission, 1.0)) == 1
+
+
+def test_refusal_says_when_and_how_many() -> None:
+    admission = Admission(per_second(10), max_waiting=1000, clock=Clock())
+    fill(admission, 2.0)
+    with pytest.raises(Overloaded, match="within 2 s, 14 requests are before it") as caught:
+        admission.admit(2.0)
+    assert caught.value.retry_after_s == 1
+    assert admission.refused == 2
+
+
+def test_max_waiting_bounds_the_queue_whatever_the_time() -> None:
+    admission = Admission(per_second(1e6), max_waiting=5, clock=Clock())
+    assert len(fill(admission, 3600.0)) == 5
+
+
+def test_refused_are_sent_back_one_after_the_other() -> None:
+    admission = Admission(per_second(10), max_waiting=1000, clock=Clock())
+    fill(admission, 2.0)
+    told = []
+    for _ in range(100):
+        with pytest.raises(Overloaded) as caught:
+            admission.admit(2.0)
+        told.append(caught.value.retry_after_s)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(100 * 0.8 / 10, abs=1)  # a little faster than 10/s
+
+
+def test_nobody_is_sent_away_for_more_than_a_minute() -> None:
+    admission = Admission(per_second(0.1), max_waiting=1000, clock=Clock())
+    fill(admission, 30.0)
+    for _ in range(1000):
+        with pytest.raises(Overloaded) as caught:
+            admission.admit(30.0)
+    assert caught.value.retry_after_s == 60
+
+
+def test_rate_follows_what_is_measured() -> None:
+    clock = Clock()
+    admission = Admission(per_second(1000), max_waiting=1000, clock=clock)
+    for _ in range(200):  # answers take 0.1 s, warm-up had said 1 ms
+        ticket = admit(admission, 30.0)
+        clock.now += 0.1
+        ticket.leave(answered=True)
+    assert admission.rate == pytest.approx(per_second(10), rel=0.05)
+
+
+def test_idle_time_and_slow_senders_do_not_count_as_service() -> None:
+    clock = Clock()
+    admission = Admission(per_second(10), max_waiting=1000, clock=clock)
+    for _ in range(50):
+        ticket = admission.admit(30.0)
+        clock.now += 5.0  # its body comes slowly
+        ticket.begin()
+        ticket.weigh(0, 1)
+        clock.now += 0.1
+        ticket.leave(answered=True)
+        clock.now += 60.0  # nobody is there
+    assert admission.rate == pytest.approx(per_second(10), rel=0.05)
+
+
+def test_larger_images_are_more_work() -> None:
+    admission = Admission(per_second(10), max_waiting=1000, clock=Clock())
+    ticket = admission.admit(30.0)
+    before = admission.wait_s()
+    ticket.begin()
+    ticket.weigh(1_000_000, 1)
+    assert admission.wait_s() > before + 1_000_000 / per_second(10) * 0.99
+
+
+def test_who_leaves_unanswered_gives_the_place_back_without_counting() -> None:
+    clock = Clock()
+    admission = Admission(per_second(10), max_waiting=1000, clock=clock)
+    rate = admission.rate
+    tickets = [admit(admission, 30.0) for _ in range(5)]
+    for ticket in tickets:
+        ticket.leave(answered=False)
+    assert (admission.waiting, admission.backlog) == (0, 0)
+    assert admission.rate == rate
+
+
+def test_crowd_that_honours_retry_after_keeps_the_service_busy_and_in_time() -> None:
+    """256 clients, 12 answers a second, 2 s of patience, simulated: what they are told brings each of them through."""
+    clock = Clock()
+    admission = Admission(per_second(12), max_waiting=4096, clock=clock)
+    arrivals = [(100.0 + i * 1e-3, i) for i in range(256)]
+    heapq.heapify(arrivals)
+    queue: list[tuple[float, int, Ticket]] = []
+    free_at, answered, late, refusals = 100.0, 0, 0, 0
+    while arrivals and arrivals[0][0] < 160.0:
+        if queue and max(free_at, queue[0][0]) + 1 / 12 <= arrivals[0][0]:
+            came, client, ticket = queue.pop(0)
+            free_at = clock.now = max(free_at, came) + 1 / 12
+            ticket.leave(answered=True)
+            answered += 1
+            late += clock.now - came > 2.0
+            heapq.heappush(arrivals, (clock.now, client))
+            continue
+        clock.now, client = heapq.heappop(arrivals)
+        try:
+            queue.append((clock.now, client, admit(admission, 2.0)))
+        except Overloaded as refusal:
+            refusals += 1
+            heapq.heappush(arrivals, (clock.now + refusal.retry_after_s, client))
+    assert answered >= 0.98 * 12 * 60
+    assert late == 0
+    assert refusals < 3 * answered  # they do not come in vain again and again

@@ -1,0 +1,228 @@
+"""The batcher alone, with a run that waits for the test: no sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import DeadlineExceeded, InternalError
+from service.runtime.batcher import Answer, Batcher
+
+LATER = 1e9  # a deadline that never comes
+
+
+class GatedRun:
+    """A run that begins when the test lets it; its output is the image's first pixel, and 255 is poison."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+
+    def __call__(self, pixels: np.ndarray) -> Sequence[np.ndarray]:
+        self.batches.append(pixels.shape)
+        self.entered.release()
+        assert self.gate.acquire(timeout=20)
+        first = pixels[:, 0, 0, 0]
+        if (first == 255).any():
+            raise RuntimeError("poison")
+        return [first.astype(np.float32)]
+
+    async def has_begun(self) -> None:
+        assert await asyncio.to_thread(self.entered.acquire, timeout=20)
+
+
+def picture(value: int, height: int = 4, width: int = 4) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def values(answers: Sequence[Answer]) -> list[float]:
+    return [float(answer.outputs[0]) for answer in answers]
+
+
+async def settle() -> None:
+    """Let every task that can go on do so until it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def with_batcher(test: Callable[[Batcher, GatedRun], Coroutine[Any, Any, None]], **options: int) -> None:
+    run = GatedRun()
+    batcher = Batcher(run, name="test", **{"max_batch_pixels": 10_000, **options})
+    batcher.start()
+    try:
+        asyncio.run(test(batcher, run))
+    finally:
+        run.gate.release(1000)
+        batcher.stop()
+    assert not batcher.alive
+
+
+def test_lone_image_leaves_at_once() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        run.gate.release()
+        answer = await batcher.submit(picture(7), LATER)
+        assert values([answer]) == [7]
+        assert answer.batch == 1
+        assert run.batches == [(1, 4, 4, 3)]
+
+    with_batcher(test)
+
+
+def test_what_came_during_a_run_goes_together_in_order() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        crowd = [asyncio.ensure_future(batcher.submit(picture(i), LATER)) for i in range(1, 9)]
+        await settle()
+        run.gate.release(2)
+        assert values(await asyncio.gather(first, *crowd)) == list(range(9))
+        assert run.batches == [(1, 4, 4, 3), (8, 4, 4, 3)]
+
+    with_batcher(test)
+
+
+def test_sizes_do_not_mix_and_the_oldest_goes_first() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        sizes = [(4, 4), (2, 8), (4, 4), (2, 8), (1, 1)]
+        crowd = [asyncio.ensure_future(batcher.submit(picture(i, *size), LATER)) for i, size in enumerate(sizes)]
+        await settle()
+        run.gate.release(4)
+        assert values(await asyncio.gather(first, *crowd)) == [0, 0, 1, 2, 3, 4]
+        assert run.batches[1:] == [(2, 4, 4, 3), (2, 2, 8, 3), (1, 1, 1, 3)]
+
+    with_batcher(test)
+
+
+@pytest.mark.parametrize(("options", "largest"), [({"max_batch_pixels": 50}, 3), ({"max_batch": 2}, 2), ({"max_batch_pixels": 1}, 1)])
+def test_batch_keeps_its_budget(options: dict[str, int], largest: int) -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        crowd = [asyncio.ensure_future(batcher.submit(picture(i), LATER)) for i in range(7)]
+        await settle()
+        run.gate.release(100)
+        assert values(await asyncio.gather(first, *crowd)) == [0, *range(7)]
+        counts = [shape[0] for shape in run.batches[1:]]
+        assert counts == [largest] * (7 // largest) + ([7 % largest] if 7 % largest else [])
+
+    with_batcher(test, **options)
+
+
+def test_failed_batch_fails_only_the_image_that_is_the_cause() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        crowd = [asyncio.ensure_future(batcher.submit(picture(value), LATER)) for value in (1, 255, 3)]
+        await settle()
+        run.gate.release(100)
+        results = await asyncio.gather(first, *crowd, return_exceptions=True)
+        assert isinstance(results[2], InternalError)
+        assert values([results[0], results[1], results[3]]) == [0, 1, 3]  # type: ignore[list-item]
+        run.gate.release()
+        assert values([await batcher.submit(picture(9), LATER)]) == [9]  # and the loop lives on
+
+    with_batcher(test)
+
+
+def test_wrong_number_of_outputs_is_an_error_not_a_mix_up() -> None:
+    def run(pixels: np.ndarray) -> Sequence[np.ndarray]:
+        return [np.zeros(len(pixels) + 1, np.float32)]
+
+    async def test() -> None:
+        with pytest.raises(InternalError):
+            await batcher.submit(picture(1), LATER)
+
+    batcher = Batcher(run, name="test", max_batch_pixels=100)
+    batcher.start()
+    asyncio.run(test())
+    batcher.stop()
+
+
+def test_cancelled_member_does_not_disturb_its_batch_and_does_not_run() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        crowd = [asyncio.ensure_future(batcher.submit(picture(i), LATER)) for i in (1, 2, 3)]
+        await settle()
+        crowd[1].cancel()
+        await settle()
+        run.gate.release(2)
+        assert values(await asyncio.gather(first, crowd[0], crowd[2])) == [0, 1, 3]
+        assert run.batches[1] == (2, 4, 4, 3)
+
+    with_batcher(test)
+
+
+def test_client_that_leaves_during_its_run_hurts_nobody() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        first.cancel()
+        second = asyncio.ensure_future(batcher.submit(picture(5), LATER))
+        await settle()
+        run.gate.release(2)
+        assert values([await second]) == [5]
+        assert first.cancelled()
+
+    with_batcher(test)
+
+
+def test_expired_member_is_told_so_and_does_not_run() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        late = asyncio.ensure_future(batcher.submit(picture(1), time.monotonic()))
+        good = asyncio.ensure_future(batcher.submit(picture(2), LATER))
+        await settle()
+        run.gate.release(2)
+        assert values(await asyncio.gather(first, good)) == [0, 2]
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert run.batches[1] == (1, 4, 4, 3)
+
+    with_batcher(test)
+
+
+def test_stop_finishes_what_is_queued() -> None:
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        answers = [asyncio.ensure_future(batcher.submit(picture(i), LATER)) for i in range(3)]
+        await run.has_begun()
+        stopping = asyncio.ensure_future(asyncio.to_thread(batcher.stop))
+        run.gate.release(100)
+        assert values(await asyncio.gather(*answers)) == [0, 1, 2]
+        await stopping
+        assert not batcher.alive
+
+    run = GatedRun()
+    batcher = Batcher(run, name="test", max_batch_pixels=16)
+    batcher.start()
+    asyncio.run(test(batcher, run))
+
+
+def test_random_crowds_get_their_own_answers(rng: np.random.Generator) -> None:
+    """Sizes and values at random, no gate: each gets its own sum, whatever ran together."""
+
+    def run(pixels: np.ndarray) -> Sequence[np.ndarray]:
+        return [pixels.astype(np.int64).sum((1, 2, 3)), pixels[:, 0, 0, :]]
+
+    images = [rng.integers(0, 256, (*rng.integers(1, 4, 2), 3), np.uint8) for _ in range(300)]
+
+    async def test() -> None:
+        answers = await asyncio.gather(*(batcher.submit(image, LATER) for image in images))
+        for image, answer in zip(images, answers, strict=True):
+            assert answer.outputs[0] == image.sum()
+            assert (answer.outputs[1] == image[0, 0]).all()
+
+    batcher = Batcher(run, name="test", max_batch_pixels=40)
+    batcher.start()
+    asyncio.run(test())
+    batcher.stop()
