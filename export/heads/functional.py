@@ -2,8 +2,9 @@
 
 No parameters live here (fixed.py and learned.py hold them) and no shape is read as a Python constant: every function
 exports exactly through torch.onnx.export with dynamic batch, height and width. A global operator ends in Reduce* over
-axes (2,3), which later graph transformations rely on. What would overflow (powers, exponentials) is scaled or shifted
-by the map's own maximum; that maximum is detached, because the results do not depend on it and their gradients neither.
+the spatial axes (a maximum over both at once, a sum or mean over axis 3 and then 2), which later graph transformations
+rely on. What would overflow (powers, exponentials) is scaled or shifted by the map's own maximum; that maximum is
+detached, because the results do not depend on it and their gradients neither.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def average(x: Tensor) -> Tensor:
 
     Source: Lin, Chen, Yan, arXiv:1312.4400.
     """
-    return x.mean(SPATIAL)
+    return _mean(x)
 
 
 def maximum(x: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def total(x: Tensor) -> Tensor:
     Returns:
         embedding (N,C), same dtype.
     """
-    return x.sum(SPATIAL)
+    return _sum(x)
 
 
 def mix(x: Tensor, weight: Tensor | float) -> Tensor:
@@ -119,7 +120,7 @@ def lp(x: Tensor, p: float, *, mean: bool = False) -> Tensor:
     tiny = torch.finfo(
         x.dtype
     ).tiny  # never reached by a map that is not zero; keeps the root's gradient finite for one that is
-    pooled = power.mean(SPATIAL) if mean else power.sum(SPATIAL)
+    pooled = _mean(power) if mean else _sum(power)
     return top[:, :, 0, 0] * pooled.clamp(min=tiny).pow(1 / p)
 
 
@@ -141,7 +142,7 @@ def gem(x: Tensor, p: Tensor | float, *, eps: float = 1e-6) -> Tensor:
     x = x.clamp(min=eps)
     top = x.amax(SPATIAL, keepdim=True).detach()  # (N,C,1,1)
     exponent = p[:, None, None] if isinstance(p, Tensor) else p  # (C,1,1), broadcasts against (N,C,H,W)
-    root = (x / top).pow(exponent).mean(SPATIAL).pow(1 / p)  # (N,C)
+    root = _mean((x / top).pow(exponent)).pow(1 / p)  # (N,C)
     return top[:, :, 0, 0] * root
 
 
@@ -161,7 +162,7 @@ def log_sum_exp(x: Tensor, r: Tensor | float) -> Tensor:
     """
     top = x.amax(SPATIAL, keepdim=True).detach()  # (N,C,1,1)
     sharpness = r[:, None, None] if isinstance(r, Tensor) else r
-    return top[:, :, 0, 0] + torch.exp(sharpness * (x - top)).mean(SPATIAL).log() / r
+    return top[:, :, 0, 0] + _mean(torch.exp(sharpness * (x - top))).log() / r
 
 
 def softmax_weighted(x: Tensor, alpha: Tensor | float) -> Tensor:
@@ -180,7 +181,7 @@ def softmax_weighted(x: Tensor, alpha: Tensor | float) -> Tensor:
     """
     score = (alpha[:, None, None] if isinstance(alpha, Tensor) else alpha) * x
     weight = torch.exp(score - score.amax(SPATIAL, keepdim=True).detach())  # (N,C,H,W) in (0, 1], 1 somewhere
-    return (weight * x).sum(SPATIAL) / weight.sum(SPATIAL)
+    return _sum(weight * x) / _sum(weight)
 
 
 def stochastic(x: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ def stochastic(x: Tensor) -> Tensor:
     x = x.relu()
     top = x.amax(SPATIAL, keepdim=True).detach()  # (N,C,1,1)
     ratio = x / _nonzero(top)  # (N,C,H,W) in [0, 1], 1 somewhere unless the map is zero: its sum is 0 or >= 1
-    return top[:, :, 0, 0] * ratio.square().sum(SPATIAL) / ratio.sum(SPATIAL).clamp(min=1)
+    return top[:, :, 0, 0] * _sum(ratio.square()) / _sum(ratio).clamp(min=1)
 
 
 def stochastic_draw(x: Tensor) -> Tensor:
@@ -239,8 +240,8 @@ def attend(x: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     Source: Ilse, Tomczak, Welling, arXiv:1802.04712, equation 8.
     """
     weight = torch.exp(score - score.amax(SPATIAL, keepdim=True).detach())  # (N,1,H,W)
-    attention = weight / weight.sum(SPATIAL, keepdim=True)
-    return (attention * x).sum(SPATIAL), attention
+    attention = weight / _sum(weight)[:, :, None, None]
+    return _sum(attention * x), attention
 
 
 def grid(x: Tensor, n: int, *, kind: str) -> Tensor:
@@ -268,7 +269,8 @@ def grid(x: Tensor, n: int, *, kind: str) -> Tensor:
 
     def along(y: Tensor, axis: int) -> Tensor:
         length = y.shape[axis]
-        # Not -(-a // n) for the ceiling: the exporter turns // into ONNX's Div, which rounds negative quotients towards 0.
+        # Not -(-a // n) for the ceiling: the exporter turns // into ONNX's Div, which rounds negative quotients towards
+        # 0.
         edges = [(i * length // n, ((i + 1) * length + n - 1) // n) for i in range(n)]
         bins = [y.narrow(axis, start, end - start) for start, end in edges]
         return torch.stack([b.mean(axis) if kind == "avg" else b.amax(axis) for b in bins], axis)
@@ -294,6 +296,20 @@ def pyramid(x: Tensor, levels: tuple[int, ...], *, kind: str) -> Tensor:
     Source: He et al., arXiv:1406.4729.
     """
     return torch.cat([grid(x, n, kind=kind).flatten(1) for n in levels], 1)
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Sum over positions, (N,C,H,W) to (N,C): each row first, then the rows.
+
+    ONNX Runtime's CPU provider adds float32 one after another. Over both axes at once the mean of a constant map of
+    512×512 is off by 3e-4 of itself, in two steps by 1e-6 (version 1.31); constant maps are what an empty ground makes.
+    """
+    return x.sum(3).sum(2)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Average over positions, (N,C,H,W) to (N,C), in two steps as `_sum`; exact, for all rows are equally long."""
+    return x.mean(3).mean(2)
 
 
 def _nonzero(top: Tensor) -> Tensor:
