@@ -140,17 +140,22 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep two messages of torch 2.13's exporter away that are about itself and that nobody here can act on."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)  # "torchvision is not installed. Skipping torchvision::nms", four times
+    """Keep three messages of torch 2.13's exporter away that are about itself and that nobody here can act on."""
+    loggers = [
+        logging.getLogger("torch.onnx._internal.exporter._registration"),  # torchvision is not installed, four times
+        logging.getLogger("torch.fx.experimental.symbolic_shapes"),  # sympy could not simplify H//4 (pyramids); no harm
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # torch.export copies its own tree specs in a way that torch.utils._pytree has deprecated.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
             yield
     finally:
-        registration.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _forget_origin(model: ir.Model) -> None:
