@@ -120,8 +120,7 @@ def attach_front(model: ir.Model, card: ModelCard) -> Geometry:
     for initializer in tape.initializers:
         model.graph.register_initializer(initializer)
     first = model.graph[0]
-    for node in tape.nodes:
-        node.name = f"front/{node.op_type}"
-        node.outputs[0].name = f"front/{node.op_type}"
+    for place, node in enumerate(tape.nodes):
+        node.name = node.outputs[0].name = f"front/{place}_{node.op_type}"
         model.graph.insert_before(first, node)
     return Geometry(n, height, width)

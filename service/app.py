@@ -89,7 +89,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """Word any error: one shape, never a payload, never a traceback."""
     known = translate(request, error)
     request_id = request.scope["state"]["request_id"]
-    headers = {}
+    headers = {"X-Request-ID": request_id}  # the middleware is inside of what answers an unforeseen exception
     if isinstance(known, Overloaded):
         headers["Retry-After"] = str(known.retry_after_s)
     if isinstance(known, PayloadTooLarge):

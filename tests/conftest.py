@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a clean environment, fresh randomness with its seed shown, small models, clients on an app of their own."""
+"""Fixtures for all tests: a clean environment, randomness with its seed shown, small models, clients on apps of their own."""
 
 from __future__ import annotations
 

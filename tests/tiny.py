@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from graphs.card import METADATA_KEY, ModelCard, Preprocessing
 
@@ -46,7 +46,12 @@ class TinyClassifier:
         return np.asarray(features.mean((1, 2)) @ self.gemm.astype(np.float64) + self.bias)
 
     def to_onnx(
-        self, card: ModelCard | None, *, size: tuple[int | str, int | str] = ("h", "w"), batch: int | str = "n", dtype: int = 1
+        self,
+        card: ModelCard | None,
+        *,
+        size: tuple[int | str, int | str] = ("h", "w"),
+        batch: int | str = "n",
+        dtype: int = 1,
     ) -> onnx.ModelProto:
         channels = self.conv.shape[1]
         layout = card.preprocessing.layout if card else "NCHW"

@@ -46,6 +46,12 @@ def error_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, An
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
+_DIGIT = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAPklEQVR42iXBQRGAMAwAsNyOP0hASiUgZVKQMCmVgIRJGArK"
+    "gwQ5/GbVpLG8eWhM+7NA9Oo2JCdckRVwVw0+rMkTQ/VXhBAAAAAASUVORK5CYII="
+)
+"""An 8×8 PNG of a handwritten 5."""
+
 IMAGE_BODY: dict[str, Any] = {
     "required": True,
     "description": "The content decides what an image is; its Content-Type only helps.",
@@ -66,11 +72,7 @@ IMAGE_BODY: dict[str, Any] = {
                     "images": {"type": "array", "minItems": 1, "items": {"type": "string", "contentEncoding": "base64"}}
                 },
             },
-            "example": {
-                "images": [
-                    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAK0lEQVR4nGNgQAX/////D2X8ZICyGP4zMPxHFgQKMCKJ/YWLMPyHqQIABRwLAkdS0Q8AAAAASUVORK5CYII="
-                ]
-            },
+            "example": {"images": [_DIGIT]},
         },
     },
 }

@@ -102,7 +102,9 @@ def test_sizes_do_not_mix_and_the_oldest_goes_first() -> None:
     with_batcher(test)
 
 
-@pytest.mark.parametrize(("options", "largest"), [({"max_batch_pixels": 50}, 3), ({"max_batch": 2}, 2), ({"max_batch_pixels": 1}, 1)])
+@pytest.mark.parametrize(
+    ("options", "largest"), [({"max_batch_pixels": 50}, 3), ({"max_batch": 2}, 2), ({"max_batch_pixels": 1}, 1)]
+)
 def test_batch_keeps_its_budget(options: dict[str, int], largest: int) -> None:
     async def test(batcher: Batcher, run: GatedRun) -> None:
         first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
