@@ -37,7 +37,7 @@ image-test:  ## build the container (cpu target) without Docker and serve from i
 	deploy/image-test
 
 lock: $(VENV)/.test  ## write the versions that are installed now into constraints.txt
-	./lock
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort -f > constraints.txt
 
 clean:  ## remove what make has made
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from fastapi import Request
@@ -150,7 +150,7 @@ async def _decode_and_run(
 
 
 async def _decode(state: State, model: Model, upload: Upload, place: int, deadline: float) -> np.ndarray:
-    channels = "L" if model.card.preprocessing.channels == "L" else "RGB"
+    channels: Literal["RGB", "L"] = "L" if model.card.preprocessing.channels == "L" else "RGB"
     loop = asyncio.get_running_loop()
 
     def work() -> np.ndarray:
