@@ -131,14 +131,15 @@ def decode(data: bytes, channels: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
         _refuse_many_scans(data)
     colorspace = "CMYK" if frame.components == 4 else "GRAY" if channels == "L" else "RGB"
     try:
+        # libjpeg's own reading of the header decides how much memory is taken, so it is asked before that.
+        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (frame.height, frame.width):
+            raise InvalidImage("JPEG: its headers contradict each other about its size")
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True)
     except ValueError as error:
         reason = str(error)
         if not (any(known in reason for known in _HARMLESS) or _PADDED_END.search(reason)):
             raise InvalidImage(f"JPEG: truncated or corrupt ({reason})") from error
         return _decode_with_warnings(data, channels)
-    if pixels.shape[:2] != (frame.height, frame.width):
-        raise InvalidImage("JPEG: its headers contradict each other about its size")
     if frame.components == 4:
         inverted = Image.fromarray(255 - pixels, "CMYK")
         return _array(inverted, channels)
@@ -171,9 +172,8 @@ def _array(image: Image.Image, channels: Literal["RGB", "L"]) -> npt.NDArray[np.
 
 
 def _refuse_many_scans(data: bytes) -> None:
-    position, scans = 0, 0
     *_, first = _segments(data)
-    position = first.start
+    position, scans = first.start, 0
     while (found := _MARKER_IN_SCAN.search(data, position)) is not None and found[1][0] != _END_OF_IMAGE:
         scans += found[1][0] == _START_OF_SCAN
         if scans > _MAX_SCANS:

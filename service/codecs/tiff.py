@@ -101,7 +101,7 @@ class Essence(NamedTuple):
     Attributes:
         data: a TIFF of one directory that holds the pixels' tags only (so: no orientation).
         bits: bits a sample.
-        white_is_zero: whether 0 is white.
+        white_is_zero: whether 0 is white; the caller is to invert samples of more than 8 bits, Pillow inverts others.
         planar: whether each channel is stored by itself.
         tile_pixels: pixels of one tile, 0 where there are none; a small picture can have an enormous tile.
     """
@@ -121,12 +121,17 @@ def essence(data: bytes) -> Essence:
     """
     layout, entries, next_pointer = _entries(data)
     reduced = bytearray(data)
+    values = {entry.tag: entry.value for entry in entries}
+    deep = (values.get(_BITS) or 1) > 8
     for entry in entries:
         if entry.tag not in _PIXEL_TAGS:
             # An entry cannot be taken out without moving the rest; a private one of a single byte says nothing.
             struct.pack_into(layout.entry, reduced, entry.position, _PRIVATE_TAG, 1, 1)
+        elif entry.tag == _PHOTOMETRIC and entry.value == 0 and deep:
+            # Pillow inverts 8 bits, of 16 it knows the little-endian kind and leaves it as it is: the caller inverts.
+            struct.pack_into(layout.entry, reduced, entry.position, _PHOTOMETRIC, 3, 1)
+            struct.pack_into(layout.order + "H", reduced, entry.position + struct.calcsize(layout.entry), 1)
     struct.pack_into(layout.pointer, reduced, next_pointer, 0)
-    values = {entry.tag: entry.value for entry in entries}
     return Essence(
         bytes(reduced),
         values.get(_BITS) or 1,
