@@ -72,6 +72,7 @@ class Model:
             ProviderError: it would not run where it must.
         """
         self.name, self.version = name, version
+        self._max_batch_pixels = settings.max_batch_pixels
         graph, self.card = read_model(path)
         try:
             self.geometry: Geometry = attach_front(graph, self.card)
@@ -97,11 +98,12 @@ class Model:
         return names.index(wanted)
 
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        missing = (self.geometry.batch or 0) - len(pixels)
+        count = len(pixels)
+        missing = (self.geometry.batch or 0) - count
         if missing > 0:  # the graph fixes its batch: fill it up with the last image, and drop what that gives
-            full = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])  # (N,H,W,C)
-            return [output[: len(pixels)] for output in self.session.run({PIXELS: full})]
-        return self.session.run({PIXELS: pixels})
+            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])  # (N,H,W,C)
+        huge = pixels.shape[0] * pixels.shape[1] * pixels.shape[2] > self._max_batch_pixels
+        return [output[:count] for output in self.session.run({PIXELS: pixels}, shrink=huge)]
 
     def _warm_up(self, path: Path) -> float:
         """Run once to allocate and once to measure; both must succeed. Returns work per second (admission.py)."""

@@ -108,6 +108,9 @@ class Session:
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
         self._session.disable_fallback()
+        self._shrinking = ort.RunOptions()
+        arenas = "cpu:0" if provider == "cpu" else f"cpu:0;gpu:{device_id}"
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
         self.provider = provider
         self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
         self.outputs: Sequence[str] = [output.name for output in self._session.get_outputs()]
@@ -132,7 +135,16 @@ class Session:
                 f"{', '.join(strays[:8])}; export with opset 20 or 21 (MaxPool has none from 22 on), or set provider=cpu"
             )
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Run the graph once; blocks, with the GIL released. Returns the outputs in the order of `outputs`."""
-        outputs: list[np.ndarray] = self._session.run(None, dict(feeds))
+    def run(self, feeds: Mapping[str, np.ndarray], *, shrink: bool = False) -> list[np.ndarray]:
+        """Run the graph once; blocks, with the GIL released.
+
+        Args:
+            feeds: arrays by input name.
+            shrink: give the memory back after the run. The arena keeps what a run needed for ever; after one huge picture that
+                is gigabytes.
+
+        Returns:
+            The outputs in the order of `outputs`.
+        """
+        outputs: list[np.ndarray] = self._session.run(None, dict(feeds), self._shrinking if shrink else None)
         return outputs
