@@ -1,4 +1,4 @@
-"""`python -m service`: settings checked → models loaded, compiled, warmed → socket bound. What is wrong is said, exit status not 0."""
+"""`python -m service`: settings checked → models loaded, compiled, warmed → socket bound. What is wrong is said; exit status 1."""
 
 from __future__ import annotations
 
