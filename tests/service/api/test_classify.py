@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
 from service.api.classify import probabilities
 from tests.claims import assert_error, relative_error
 from tests.conftest import MakeClient
-from tests.tiny import LABELS, TinyClassifier, card
-
-
-def png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
-    return stream.getvalue()
+from tests.service.api.colour import GOOD, assert_healthy, assert_result, png
+from tests.tiny import TinyClassifier, card
 
 
 def picture(rng: np.random.Generator, height: int = 9, width: int = 14) -> np.ndarray:
     return rng.integers(0, 256, (height, width, 3), np.uint8)
-
-
-def expected(pixels: np.ndarray) -> np.ndarray:
-    """The `colour` model's probabilities in float64."""
-    logits = TinyClassifier.random(1).logits(pixels, card().preprocessing)
-    e = np.exp(logits - logits.max())
-    return np.asarray(e / e.sum())
-
-
-def assert_result(result: dict[str, Any], pixels: np.ndarray, top: int = 3) -> None:
-    """Probabilities within 1e-4 of float64, most probable first."""
-    assert (result["height"], result["width"]) == pixels.shape[:2]
-    p = expected(pixels)
-    got = result["predictions"]
-    assert len(got) == top
-    assert [entry["label"] for entry in got] == [LABELS[entry["index"]] for entry in got]
-    assert [entry["probability"] for entry in got] == sorted((entry["probability"] for entry in got), reverse=True)
-    for entry in got:
-        assert abs(entry["probability"] - p[entry["index"]]) <= 1e-4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (17, 5), (64, 64)])
@@ -102,7 +76,6 @@ def test_insane_request_id_is_replaced(client: TestClient, given: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-GOOD = png(np.full((5, 5, 3), 99, np.uint8))
 BASE64 = base64.b64encode(GOOD).decode()
 
 BAD_QUERIES = {
@@ -255,14 +228,6 @@ def test_full_queue_is_a_429_with_retry_after_before_the_body_is_read(make_clien
     assert int(response.headers["retry-after"]) >= 1
     ticket.leave(answered=False)
     assert_healthy(client)
-
-
-def assert_healthy(client: TestClient) -> None:
-    assert client.get("/health/ready").json() == {"status": "ready"}
-    response = client.post("/v1/classify?model=colour", content=GOOD)
-    assert_result(response.json()["results"][0], np.full((5, 5, 3), 99, np.uint8))
-    admission = client.app.state.poolserve.repository.models["colour"].admission  # type: ignore[attr-defined]
-    assert (admission.waiting, admission.backlog) == (0, 0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
