@@ -38,7 +38,7 @@ class State:
         return not self.draining and all(model.alive for model in self.repository.models.values())
 
 
-def get_state(request: Request) -> State:
-    """FastAPI dependency: the app's state."""
+async def get_state(request: Request) -> State:
+    """FastAPI dependency: the app's state. A coroutine, because FastAPI sends plain functions to a thread and back."""
     state: State = request.app.state.poolserve
     return state
