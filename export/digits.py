@@ -114,7 +114,8 @@ def placed(
     ink = filling(digit, side, side) / 255
     canvas[top : top + side, left : left + side] += (255 - level) * ink
     canvas += random.normal(0, random.uniform(*noise), canvas.shape)
-    return np.rint(canvas.clip(0, 255)).astype(np.uint8)
+    picture: Picture = np.rint(canvas.clip(0, 255)).astype(np.uint8)
+    return picture
 
 
 def negative(picture: Picture) -> Picture:

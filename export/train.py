@@ -28,8 +28,9 @@ class Recipe:
 
     Attributes:
         steps: optimiser steps.
-        learning_rate: the highest, reached after `warm_up` steps; from there a half cosine goes to 0.
+        learning_rate: reached after `warm_up` steps, held, and brought to 0 in a line over the last `cool_down` of them.
         warm_up: steps.
+        cool_down: share of the steps, 0…1. (Held and then lowered is as good as a cosine, and a run can be lengthened.)
         pairs: batches of each scene (filling, placed) in a step.
         pixels: budget of a batch; a larger picture than this is a batch of its own.
         seed: of the weights and of everything that is drawn.
@@ -40,8 +41,9 @@ class Recipe:
     """
 
     steps: int = 6000
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     warm_up: int = 150
+    cool_down: float = 0.4
     pairs: int = 3
     pixels: int = 24576
     seed: int = 0
