@@ -36,8 +36,10 @@ _MAX_SCANS = 100
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
 _MARKER_IN_SCAN = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 
-# What libjpeg (jerror.h) warns of that leaves every pixel as it was meant. All its other warnings mean damaged data.
-_HARMLESS = (
+# What libjpeg (jerror.h) warns of that leaves every pixel as it was meant; all its other warnings mean damaged data.
+# And what TurboJPEG's interface has no name for, though libjpeg reads it.
+_LEFT_TO_PILLOW = (
+    "Could not determine subsampling",
     "Invalid SOS parameters for sequential JPEG",  # some Samsung phones; libvips issue 2309
     "Unknown Adobe color transform code",
     "unknown JFIF revision number",
@@ -132,22 +134,27 @@ def decode(data: bytes, channels: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
     colorspace = "CMYK" if frame.components == 4 else "GRAY" if channels == "L" else "RGB"
     try:
         # libjpeg's own reading of the header decides how much memory is taken, so it is asked before that.
-        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (frame.height, frame.width):
-            raise InvalidImage("JPEG: its headers contradict each other about its size")
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True)
+        size = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+        pixels = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True) if size == frame[1::-1] else None
+    except KeyError:  # simplejpeg has no name for this subsampling
+        return _decode_by_pillow(data, frame, channels)
     except ValueError as error:
         reason = str(error)
-        if not (any(known in reason for known in _HARMLESS) or _PADDED_END.search(reason)):
-            raise InvalidImage(f"JPEG: truncated or corrupt ({reason})") from error
-        return _decode_with_warnings(data, channels)
+        if any(known in reason for known in _LEFT_TO_PILLOW) or _PADDED_END.search(reason):
+            return _decode_by_pillow(data, frame, channels)
+        raise InvalidImage(f"JPEG: truncated or corrupt ({reason})") from error
+    if pixels is None:
+        raise InvalidImage("JPEG: its headers contradict each other about its size")
     if frame.components == 4:
         inverted = Image.fromarray(255 - pixels, "CMYK")
         return _array(inverted, channels)
-    return pixels
+    return np.asarray(pixels, np.uint8)
 
 
-def _decode_with_warnings(data: bytes, channels: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
-    """Decode by Pillow, which passes over libjpeg's warnings and still reports truncation. About half as fast.
+def _decode_by_pillow(data: bytes, frame: _Frame, channels: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
+    """Decode what TurboJPEG's interface refuses: any subsampling, libjpeg's warnings passed over, truncation reported.
+
+    About half as fast.
 
     It gets the file without its metadata, which Pillow would parse.
     """
@@ -159,6 +166,8 @@ def _decode_with_warnings(data: bytes, channels: Literal["RGB", "L"]) -> npt.NDA
             kept.append(data[start:end])
     try:
         with Image.open(io.BytesIO(b"".join(kept)), formats=("JPEG",)) as image:
+            if image.size != frame[:2]:
+                raise InvalidImage("JPEG: its headers contradict each other about its size")
             return _array(image, channels)
     except (OSError, SyntaxError, ValueError) as error:
         raise InvalidImage("JPEG: truncated or corrupt") from error

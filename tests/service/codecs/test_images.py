@@ -100,6 +100,29 @@ def test_jpeg_is_what_libjpeg_gives(subsampling: int, progressive: bool, rng: np
     assert np.abs(decoded - pixels).mean() < 8  # and it is the picture
 
 
+def test_jpeg_of_unusual_subsampling_is_read(rng: np.random.Generator) -> None:
+    """TurboJPEG's interface has names for six subsamplings, the format allows any: here Y 2×2, Cb 2×1, Cr 1×1.
+
+    One unit of 16×16 pixels, written bit by bit: four flat blocks of luma, no chroma. ITU-T T.81, tables K.3 to K.5.
+    """
+    whole = encode(np.full((16, 16, 3), 128, np.uint8), "JPEG", quality=75, subsampling=0)
+    at = whole.index(b"\xff\xc0") + 10
+    sampled = whole[: at + 1] + b"\x22" + whole[at + 2 : at + 4] + b"\x21" + whole[at + 5 :]
+    steps = rng.integers(16, 32, 4)  # differences of category 5, whose code is 110; by quality 75 the quantum is 8
+    bits = "".join(f"110{step:05b}1010" for step in steps) + "0000" * 3
+    bits += "1" * (-len(bits) % 8)
+    scan = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    start = whole.index(b"\xff\xda") + 2 + 12
+    data = sampled[:start] + scan + b"\xff\xd9"
+    levels = 128 + np.cumsum(steps)  # 8 · DC / 8
+    expected = np.kron(levels.reshape(2, 2), np.ones((8, 8), int))
+    decoded = decode(data, channels="RGB", max_pixels=LIMIT)
+    np.testing.assert_array_equal(decoded, np.repeat(expected[..., None], 3, axis=2))
+    np.testing.assert_array_equal(decode(data, channels="L", max_pixels=LIMIT)[..., 0], expected)
+    with pytest.raises(InvalidImage):
+        decode(data[:-3], channels="RGB", max_pixels=LIMIT)
+
+
 def test_grey_jpeg_is_repeated_or_itself(rng: np.random.Generator) -> None:
     data = encode(textured(40, 60, int(rng.integers(2**32)))[..., :1], "JPEG", quality=90)
     rgb, grey = (decode(data, channels=channels, max_pixels=LIMIT) for channels in ("RGB", "L"))
