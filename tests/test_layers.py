@@ -14,13 +14,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "graphs": [["card"], ["front"]],
     "export": [
-        ["heads", "backbones", "digits"],
-        ["accuracy"],
+        ["heads", "backbones", "digits", "augment"],
+        ["accuracy", "samples"],
         ["network"],
-        ["to_onnx"],
-        ["verify"],
-        ["train"],
-        ["report"],
+        ["weights", "train", "to_onnx"],
+        ["monitor", "verify"],
+        ["report", "overview"],
+        ["shipped"],
+        ["commands"],
         ["__main__"],
     ],
     "service": [
