@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from export.heads import create_head
@@ -80,3 +83,16 @@ class Network(nn.Module):
         """Map images (N,in_channels,H,W) to logits (N,K) and embedding (N,D)."""
         embedding = self.forward_head(self.forward_features(x), pre_logits=True)
         return self.classifier(embedding), embedding
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation, without gradients; every module's own mode is restored."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

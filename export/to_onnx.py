@@ -13,9 +13,9 @@ from importlib.metadata import version
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from export.network import Network
+from export.network import Network, evaluating
 from graphs.card import ModelCard
 
 OPSET = 20
@@ -59,7 +59,7 @@ def to_onnx(network: Network, card: ModelCard) -> ir.Model:
     # axis.
     height, width = min_height + 4 * network.total_stride + 1, min_width + 5 * network.total_stride + 2
     example = torch.zeros(2, network.in_channels, height, width)
-    with _evaluating(network), _quiet():
+    with evaluating(network), _quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -115,7 +115,7 @@ def smallest_size(network: Network) -> tuple[int, int]:
         finite: Tensor = logits.isfinite().all() & embedding.isfinite().all()
         return bool(finite)
 
-    with _evaluating(network):
+    with evaluating(network):
         side = next((side for side in range(1, LARGEST_MINIMUM + 1) if works(side, side)), None)
         if side is None:
             reason = error or "its outputs are not finite"
@@ -123,19 +123,6 @@ def smallest_size(network: Network) -> tuple[int, int]:
         height = next(height for height in range(1, side + 1) if works(height, side))
         width = next(width for width in range(1, side + 1) if works(height, width))
     return height, width
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put the network into evaluation without gradients; every module's own mode is restored."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from export.network import Network
+from export.network import Network, evaluating
 from export.to_onnx import INPUT, OUTPUTS, to_onnx
 from graphs.card import ModelCard
 
@@ -110,24 +110,22 @@ def verify(
         raise VerificationError(f"ONNX Runtime does not load {path.name}: {error}") from error
     random = np.random.default_rng(seed)
     batches = unseen_shapes(card)
-    training = network.training
     compared = []
     for shape in batches:
         images = _random_images(random, shape, card)
-        network.eval()
-        with torch.no_grad():
+        with evaluating(network):
             expected = [output.numpy() for output in network(torch.from_numpy(images))]
-        network.train(training)
         try:
             actual = session.run(list(OUTPUTS), {INPUT: images})
         except Exception as error:  # as above
             raise VerificationError(f"ONNX Runtime fails at (N,C,H,W) = {shape}, seed {seed}: {error}") from error
-        errors = []
         for output, wanted, got in zip(OUTPUTS, expected, actual, strict=True):
             if wanted.shape != got.shape:
                 raise VerificationError(
                     f"{output} at (N,C,H,W) = {shape}: torch gives shape {wanted.shape}, ONNX Runtime {got.shape}"
                 )
+        errors = []
+        for output, wanted, got in zip(OUTPUTS, expected, actual, strict=True):
             errors.append(relative_error(wanted, got))
             if not errors[-1] <= TOLERANCE:
                 raise VerificationError(
