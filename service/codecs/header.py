@@ -33,6 +33,11 @@ class ImageHeader:
     height: int
     orientation: int = 1
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height before the orientation is applied."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
 
 def displayed(image_format: Format, stored_width: int, stored_height: int, orientation: int = 1) -> ImageHeader:
     """Make the header of an image whose pixels are stored as stored_height rows of stored_width.

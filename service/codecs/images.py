@@ -106,15 +106,13 @@ def decode(data: bytes, *, channels: Channels, max_pixels: int) -> Pixels:
     if header.format == "JPEG":
         stored = jpeg.decode(data, channels)
     elif header.format == "PNG":
-        stored = _decode_png(data, channels)
+        stored = _decode_png(data, header, channels)
     elif header.format == "TIFF":
-        stored = _decode_tiff(data, channels, max_pixels)
+        stored = _decode_tiff(data, header, channels, max_pixels)
     else:
-        stored = _decode_pillow(data, header.format, channels)
-    upright = _turned(stored, header.orientation)
-    if upright.shape[:2] != (header.height, header.width):
-        raise InvalidImage(f"{header.format}: its headers contradict each other about its size")
-    return upright
+        with _open(data, header) as image:
+            stored = _flat(_loaded(image, header.format), header.format, channels)
+    return _turned(stored, header.orientation)
 
 
 def _turned(stored: Pixels, orientation: int) -> Pixels:
@@ -132,11 +130,15 @@ def _turned(stored: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels).view(np.uint8).reshape(height, width, channels)
 
 
-def _open(data: bytes, image_format: Format) -> ImageFile.ImageFile:
+def _open(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
+    """Have Pillow read the header, and refuse where it finds another size than was checked against the limit."""
     try:
-        return Image.open(io.BytesIO(data), formats=(image_format,))
+        image = Image.open(io.BytesIO(data), formats=(header.format,))
     except _BROKEN as error:
-        raise InvalidImage(f"{image_format}: corrupt, or of a kind that is not read here") from error
+        raise InvalidImage(f"{header.format}: corrupt, or of a kind that is not read here") from error
+    if image.size != header.stored_size:
+        raise InvalidImage(f"{header.format}: its headers contradict each other about its size")
+    return image
 
 
 def _loaded(image: ImageFile.ImageFile, image_format: Format, rawmode: str | None = None) -> Image.Image:
@@ -159,11 +161,6 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _decode_pillow(data: bytes, image_format: Format, channels: Channels) -> Pixels:
-    with _open(data, image_format) as image:
-        return _flat(_loaded(image, image_format), image_format, channels)
-
-
 def _flat(image: Image.Image, image_format: Format, channels: Channels) -> Pixels:
     """Composite and convert an 8-bit image of any mode."""
     if image.mode not in {"1", "L", "P", "PA", "LA", "La", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"}:
@@ -182,15 +179,15 @@ def _flat(image: Image.Image, image_format: Format, channels: Channels) -> Pixel
     return pixels if channels == "RGB" else pixels[:, :, None]
 
 
-def _decode_png(data: bytes, channels: Channels) -> Pixels:
+def _decode_png(data: bytes, header: ImageHeader, channels: Channels) -> Pixels:
     essence = png.essence(data)
-    with _open(essence.data, "PNG") as image:
+    with _open(essence.data, header) as image:
         rawmode = _rawmode(image)
         if rawmode == "LA;16B":  # four bytes a pixel; Pillow would keep the high ones only
             pairs = np.asarray(_loaded(image, "PNG", "RGBA"))
             return _shallow(pairs.view(">u2"), 65_535, "straight", channels)
         if ";16" in rawmode:
-            samples = _sixteen_bits(essence.data, image, "PNG", rawmode)
+            samples = _sixteen_bits(essence.data, header, image, rawmode)
             pixels = _shallow(samples, 65_535, "straight" if samples.shape[2] == 4 else "none", channels)
         else:
             pixels = _flat(_loaded(image, "PNG"), "PNG", channels)
@@ -205,11 +202,11 @@ def _decode_png(data: bytes, channels: Channels) -> Pixels:
     return pixels
 
 
-def _decode_tiff(data: bytes, channels: Channels, max_pixels: int) -> Pixels:
+def _decode_tiff(data: bytes, header: ImageHeader, channels: Channels, max_pixels: int) -> Pixels:
     essence = tiff.essence(data)
     if essence.tile_pixels > max_pixels:
         raise PayloadTooLarge(f"expected tiles of at most {max_pixels} pixels, the TIFF has {essence.tile_pixels}")
-    with _open(essence.data, "TIFF") as image:
+    with _open(essence.data, header) as image:
         if image.mode not in {"I;16", "I;16B"} and essence.bits != 16:
             return _flat(_loaded(image, "TIFF"), "TIFF", channels)
         if essence.planar:
@@ -217,7 +214,7 @@ def _decode_tiff(data: bytes, channels: Channels, max_pixels: int) -> Pixels:
         rawmode = _rawmode(image)
         if image.mode not in {"I;16", "I;16B", "RGB", "RGBA", "CMYK"} or ";1" not in rawmode:
             raise InvalidImage(f"TIFF: pixels of kind {image.mode} are not read; expected 1 to 16 bits a channel")
-        samples = _sixteen_bits(essence.data, image, "TIFF", rawmode.replace("RGBa", "RGBA"))
+        samples = _sixteen_bits(essence.data, header, image, rawmode.replace("RGBa", "RGBA"))
         maximum = (1 << essence.bits) - 1
         if essence.white_is_zero:
             samples = maximum - np.minimum(samples, maximum)
@@ -226,21 +223,19 @@ def _decode_tiff(data: bytes, channels: Channels, max_pixels: int) -> Pixels:
         return _shallow(samples, maximum, "premultiplied" if "RGBa" in rawmode else "straight", channels)
 
 
-def _sixteen_bits(
-    data: bytes, image: ImageFile.ImageFile, image_format: Format, rawmode: str
-) -> npt.NDArray[np.uint16]:
+def _sixteen_bits(data: bytes, header: ImageHeader, image: ImageFile.ImageFile, rawmode: str) -> npt.NDArray[np.uint16]:
     """Decode all 16 bits of a channel, (H, W, C).
 
     Pillow has 16-bit pixels for grey only; of colour it keeps each sample's first byte by the file's byte order. Decoded
     a second time as if the order were the other, it gives the other byte. `image` is open, not loaded.
     """
     if image.mode.startswith("I;16"):
-        return np.asarray(_loaded(image, image_format)).astype(np.uint16)[:, :, None]
+        return np.asarray(_loaded(image, header.format)).astype(np.uint16)[:, :, None]
     other = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}[rawmode[-1]]
-    samples = np.asarray(_loaded(image, image_format, rawmode)).astype(np.uint16)
+    samples = np.asarray(_loaded(image, header.format, rawmode)).astype(np.uint16)
     samples <<= 8
-    with _open(data, image_format) as again:
-        samples |= np.asarray(_loaded(again, image_format, rawmode[:-1] + other))
+    with _open(data, header) as again:
+        samples |= np.asarray(_loaded(again, header.format, rawmode[:-1] + other))
     return samples
 
 

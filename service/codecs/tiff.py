@@ -21,6 +21,9 @@ _PIXEL_TAGS = frozenset({
     254, 255, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, 273, 277, 278, 279, _PLANAR,
     292, 293, 317, 320, _TILE_WIDTH, _TILE_HEIGHT, 324, 325, 332, 338, 339, 347, 529, 530, 531, 532,
 })  # fmt: skip
+# None, three of CCITT, LZW, old and new JPEG, Deflate (two numbers), PackBits, Zstandard, WebP. Not LZMA, which takes as
+# much memory as the file asks for.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32_946, 32_773, 50_000, 50_001})
 _PRIVATE_TAG = 65_000  # TIFF 6.0, section 8: reusable range
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -62,6 +65,9 @@ def _entries(data: bytes) -> tuple[_Layout, list[_Entry], int]:
         entries = [_entry(data, layout, first + index * size) for index in range(count)]
     except (struct.error, OverflowError) as error:
         raise InvalidImage("TIFF: its first directory lies outside the data") from error
+    known = [entry.tag for entry in entries if entry.tag in _PIXEL_TAGS]
+    if len(set(known)) != len(known):  # readers differ on which counts: one would judge the size, another allocate
+        raise InvalidImage("TIFF: a tag stands twice in its first directory")
     return layout, entries, first + count * size
 
 
@@ -122,6 +128,8 @@ def essence(data: bytes) -> Essence:
     layout, entries, next_pointer = _entries(data)
     reduced = bytearray(data)
     values = {entry.tag: entry.value for entry in entries}
+    if (values.get(_COMPRESSION) or 1) not in _COMPRESSIONS:
+        raise InvalidImage(f"TIFF: compression {values[_COMPRESSION]} is not read")
     deep = (values.get(_BITS) or 1) > 8
     for entry in entries:
         if entry.tag not in _PIXEL_TAGS:

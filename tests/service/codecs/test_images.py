@@ -564,6 +564,15 @@ def test_tiff_of_one_pixel_in_an_enormous_tile_is_too_large() -> None:
         decode(data, channels="RGB", max_pixels=LIMIT)
 
 
+def test_tiff_that_names_its_size_twice_is_invalid() -> None:
+    """One reader believes the first, another the last: 1 pixel would be checked, and 3 600 000 000 decoded."""
+    data = bytearray(tiff(np.zeros((1, 1, 3), np.uint8), tags={257: (60_000,), 280: (1,)}))
+    at = data.index(struct.pack("<HHI", 280, 4, 1))
+    data[at : at + 2] = struct.pack("<H", 257)
+    with pytest.raises(InvalidImage, match="twice"):
+        decode(bytes(data), channels="RGB", max_pixels=LIMIT)
+
+
 def test_tags_that_share_bytes_are_not_read(rng: np.random.Generator) -> None:
     """A thousand private tags of the same megabyte: a gigabyte, if each were copied."""
     pixels = noise(5, 5, 3, rng)
