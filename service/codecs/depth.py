@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Alpha = Literal["none", "straight", "premultiplied"]
 
-_ROWS_AT_ONCE = 64  # bounds the float64 intermediates, 8 bytes a sample, to a strip of the picture
+_ROWS_AT_ONCE = 64  # bounds the intermediates, 8 bytes a sample, to a strip of the picture
 
 
 def to_eight_bits(samples: npt.NDArray[np.uint16], maximum: int, alpha: Alpha = "none") -> npt.NDArray[np.uint8]:
@@ -28,13 +28,14 @@ def to_eight_bits(samples: npt.NDArray[np.uint16], maximum: int, alpha: Alpha = 
         (H, W, C), or (H, W, C − 1) with alpha.
     """
     table = np.rint(np.minimum(np.arange(65_536), maximum) * (255 / maximum)).astype(np.uint8)
-    if alpha == "none":
-        return np.take(table, samples)
     height, width, channels = samples.shape
-    flat = np.empty((height, width, channels - 1), np.uint8)
+    flat = np.empty((height, width, channels - (alpha != "none")), np.uint8)
     for row in range(0, height, _ROWS_AT_ONCE):
-        rows = samples[row : row + _ROWS_AT_ONCE].astype(np.float64)
-        colour, opacity = rows[..., :-1], rows[..., -1:]
+        rows = samples[row : row + _ROWS_AT_ONCE]
+        if alpha == "none":
+            flat[row : row + _ROWS_AT_ONCE] = table[rows]
+            continue
+        colour, opacity = rows[..., :-1].astype(np.float64), rows[..., -1:].astype(np.float64)
         if alpha == "straight":
             composite = (colour * opacity + maximum * (maximum - opacity)) / maximum
         else:

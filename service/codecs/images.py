@@ -175,7 +175,7 @@ def _flat(image: Image.Image, image_format: Format, channels: Channels) -> Pixel
         image = ground
     if channels == "L" and image.mode not in {"1", "L", "RGB"}:
         image = image.convert("RGB")
-    pixels = np.asarray(image.convert(channels))
+    pixels = np.asarray(image if image.mode == channels else image.convert(channels))
     return pixels if channels == "RGB" else pixels[:, :, None]
 
 
