@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         "auto", description="Where models run. auto: CUDA if a device is there, else CPU. cuda: CUDA or do not start."
     )
     device_id: int = Field(0, ge=0, le=63, description="CUDA device.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes on the one port, each with its own models; more than 1 pays for models of about a millisecond.",
+    )
     threads: int = Field(
         0,
         ge=0,
@@ -151,6 +157,8 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
                 f"{detail['loc'][0]}: {detail['msg']}; bounds: {bounds(Settings.model_fields[str(detail['loc'][0])])}"
             )
         raise SettingsError("\n".join(problems)) from None
+    if settings.workers > 1 and settings.port == 0:
+        problems.append("port: must be chosen where workers share it, got 0")
     if problems:
         raise SettingsError("\n".join(problems))
     return settings

@@ -31,6 +31,8 @@ LAYERS = {
         ["runtime"],
         ["api"],
         ["app"],
+        ["server"],
+        ["workers"],
         ["__main__"],
     ],
     "service.runtime": [["session", "admission"], ["batcher"], ["model"], ["repository"]],

@@ -152,9 +152,11 @@ class Batcher:
 
     def _answer(self, batch: list[Entry]) -> None:
         started = time.monotonic()
-        # A lone image is a view; only a crowd is copied together.
-        pixels = batch[0].image[None] if len(batch) == 1 else np.stack([entry.image for entry in batch])  # (N,H,W,C)
         try:
+            # A lone image is a view; only a crowd is copied together.
+            pixels = (
+                batch[0].image[None] if len(batch) == 1 else np.stack([entry.image for entry in batch])
+            )  # (N,H,W,C)
             outputs = self._run(pixels)
             if any(len(output) != len(batch) for output in outputs):
                 raise ValueError(

@@ -68,7 +68,8 @@ def _options(provider: Provider, threads: int) -> ort.SessionOptions:
     )
     # Workers spin between the nodes of one run, which is fast, and stop when the run ends: the cores are the decoder's then.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if provider == "cuda":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 

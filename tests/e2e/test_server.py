@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import socket
 import threading
@@ -141,6 +142,28 @@ def test_sigterm_ends_in_order(model_folder: Path, tmp_path: Path) -> None:
             assert slow.recv(65536).startswith(b"HTTP/1.1 200")
         assert server.process.wait(10) == 0
     assert "'/v1/classify' 200" in (tmp_path / "log").read_text()
+
+
+def children(server: Server) -> list[int]:
+    """The worker processes; multiprocessing's own resource tracker is none of them."""
+    tasks = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [int(pid) for pid in tasks if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_workers_share_the_port_and_end_in_order(model_folder: Path, tmp_path: Path) -> None:
+    with serve(tmp_path / "log", "--models", str(model_folder), "--workers", "2", "--drain-s", "0") as server:
+        assert len(children(server)) == 2
+        for _ in range(10):
+            assert_healthy(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def test_worker_that_ends_by_itself_ends_all(model_folder: Path, tmp_path: Path) -> None:
+    with serve(tmp_path / "log", "--models", str(model_folder), "--workers", "2", "--drain-s", "0") as server:
+        os.kill(children(server)[0], signal.SIGKILL)
+        assert server.process.wait(20) == 1
+    assert "ended by itself with status -9; stopping all" in (tmp_path / "log").read_text()
 
 
 def test_broken_model_stops_the_start_and_is_named(tmp_path: Path) -> None:

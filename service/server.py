@@ -1,0 +1,88 @@
+"""One serving process: models loaded and warmed, then the socket bound, then an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from service.api.state import State
+from service.app import create_app
+from service.runtime.repository import Repository, RepositoryError
+from service.runtime.session import ProviderError
+from service.settings import Settings
+
+log = logging.getLogger("service")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an orderly end: on SIGTERM ready says 503, answers go on for `drain_s`, then what is in flight finishes."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal, or Ctrl-C, does not drain."""
+        if sig == signal.SIGTERM and not self._state.draining:
+            self._state.draining = True
+            asyncio.get_running_loop().call_later(self._state.settings.drain_s, self._leave)
+            log.info("SIGTERM: not ready from now on, stopping in %g s", self._state.settings.drain_s)
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        # Not uvicorn's own handler: it would raise the signal again at the end, and an orderly end is exit status 0.
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def serve(settings: Settings, *, share_port: bool = False) -> int:
+    """Load, bind, serve until a signal.
+
+    Args:
+        settings: checked.
+        share_port: let other processes listen on the same port; the kernel spreads connections over them.
+
+    Returns:
+        The exit status: 0 after an orderly end, not 0 if it could not start (why is on standard error).
+    """
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
+        force=True,
+    )
+    try:
+        repository = Repository.load(settings)
+    except (RepositoryError, ProviderError) as error:
+        sys.stderr.write(f"poolserve: cannot start:\n{error}\n")
+        return 1
+    app = create_app(settings, repository)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=False,  # the middleware's line has the request's id
+        timeout_graceful_shutdown=int(settings.timeout_s) + 1,
+        server_header=False,
+    )
+    server = Server(config, app.state.poolserve)
+    server.run([_shared_socket(settings)] if share_port else None)
+    return 0 if server.started else 1
+
+
+def _shared_socket(settings: Settings) -> socket.socket:
+    """Bind, not yet listen: until uvicorn does, after start-up, connections go to the processes that are ready."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((settings.host, settings.port))
+    return listener
