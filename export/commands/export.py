@@ -166,7 +166,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
         OSError: it cannot be read.
     """
     text = path.read_text(encoding="utf-8")
-    labels = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.rstrip().splitlines()]
+    try:
+        labels = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.rstrip().splitlines()]
+    except json.JSONDecodeError:
+        labels = None
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
         raise ValueError(f"{path.name} should be a list of class names, none empty")
     return tuple(labels)
@@ -198,7 +201,7 @@ def number_of_classes(given: int | None, labels: tuple[str, ...], state: StateDi
     """
     if given is not None and labels and given != len(labels):
         raise ValueError(f"--num-classes {given} and {len(labels)} labels disagree")
-    found = given or len(labels) or (classes_in(state) if state else None)
-    if not found:
+    found = given if given is not None else len(labels) or (classes_in(state) if state else None)
+    if found is None or found == 0:
         raise ValueError("how many classes? Give --num-classes, --labels, or --weights with a classifier (fc)")
     return found
