@@ -69,6 +69,19 @@ def encode(pixels: Samples | Image.Image, image_format: str, mode: str | None = 
     return buffer.getvalue()
 
 
+def lossless(pixels: Pixels, image_format: str, **options: Any) -> bytes:
+    """Encode so that exactly these pixels must come back; a GIF by a palette of its own."""
+    if image_format == "WebP":
+        options["lossless"] = True
+    if image_format != "GIF":
+        return encode(pixels, image_format, **options)
+    colours, indices = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    assert len(colours) <= 256
+    image = Image.fromarray(indices.reshape(pixels.shape[:2]).astype(np.uint8))
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    return encode(image, image_format, **options)
+
+
 def exif(orientation: int) -> bytes:
     """Make EXIF data that holds an orientation."""
     tags = Image.Exif()
