@@ -1,6 +1,6 @@
 """Pooling heads as configuration: a name and plain data in, a module from features (N,C,H,W) to an embedding out.
 
-Functional → module → network: functional.py is the maths, fixed.py and learned.py hold the parameters,
+Functional → module → network: functional.py and pyramid.py are the maths, fixed.py and learned.py hold the parameters,
 export/network.py puts a head between a backbone and a classifier.
 """
 

@@ -1,4 +1,4 @@
-"""The heads without learned parameters: thin modules over functional.py, which has the formulas and sources."""
+"""The heads without learned parameters: thin modules over functional.py and pyramid.py, which have the formulas and sources."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from export.heads import functional
 from export.heads.head import Head, require_at_least_one, require_one_of
+from export.heads.pyramid import pyramid
 
 
 class GlobalAverage(Head):
@@ -139,7 +140,7 @@ class Stochastic(Head):
 
 
 class SpatialPyramid(Head):
-    """Spatial pyramid pooling at any size: `functional.pyramid`.
+    """Spatial pyramid pooling at any size: `pyramid.pyramid`.
 
     Args:
         channels: C.
@@ -161,7 +162,7 @@ class SpatialPyramid(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool (N,C,H,W) to (N, C·Σn²)."""
-        return functional.pyramid(x, self.levels, kind=self.kind)
+        return pyramid(x, self.levels, kind=self.kind)
 
 
 class Quadrants(Head):
@@ -182,4 +183,4 @@ class Quadrants(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool (N,C,H,W) to (N,4C)."""
-        return functional.pyramid(x, (2,), kind=self.kind)
+        return pyramid(x, (2,), kind=self.kind)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from export.heads import HEADS, create_head, functional, knobs
 from export.heads.learned import Attention
+from export.heads.pyramid import grid
 from tests import reference
 
 SIZES = [(1, 1), (3, 5), (7, 7), (14, 14), (1, 9)]
@@ -305,7 +306,7 @@ def test_attention_map_sums_to_one_and_weighs_the_embedding(rng: np.random.Gener
 def test_grid_is_torchs_adaptive_pooling(kind: str, n: int, height: int, width: int, rng: np.random.Generator) -> None:
     x = torch.from_numpy(draw(rng, height, width))
     wanted = F.adaptive_avg_pool2d(x, n) if kind == "avg" else F.adaptive_max_pool2d(x, n)
-    torch.testing.assert_close(functional.grid(x, n, kind=kind), wanted, rtol=FLOAT32, atol=1e-6)
+    torch.testing.assert_close(grid(x, n, kind=kind), wanted, rtol=FLOAT32, atol=1e-6)
 
 
 def test_middle_row_belongs_to_both_quadrants() -> None:
@@ -375,3 +376,8 @@ def test_value_out_of_range_is_refused(name: str, config: dict[str, Any]) -> Non
 def test_no_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="channels must be >= 1, got 0"):
         create_head("gap", 0)
+
+
+def test_grid_knows_average_and_maximum_only() -> None:
+    with pytest.raises(ValueError, match="kind must be 'avg' or 'max', got 'sum'"):
+        grid(torch.zeros(1, 1, 2, 2), 2, kind="sum")

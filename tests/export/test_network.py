@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from export.backbones import BACKBONES, create_backbone
 from export.backbones.resnet import resnet18
 from export.network import Network
 from export.weights import classes_in, load_weights, read_state_dict
@@ -43,6 +44,18 @@ def test_bad_configurations_are_refused() -> None:
         Network(Trunk(), {"p": 3}, 2)
     with pytest.raises(ValueError, match="num_classes must be >= 1, got 0"):
         Network(Trunk(), {"pooling": "gap"}, 0)
+
+
+def test_backbones_are_built_by_name_and_unknown_ones_refused() -> None:
+    for name in BACKBONES:
+        backbone = create_backbone(name, 1).eval()
+        network = Network(backbone, {"pooling": "gap"}, 3)
+        with torch.no_grad():
+            features = network.forward_features(torch.rand(1, 1, 65, 40))
+        stride = network.total_stride
+        assert features.shape == (1, network.num_features, -(-65 // stride), -(-40 // stride)), name
+    with pytest.raises(ValueError, match="unknown backbone 'vgg'; there are convnet, resnet18, resnet34, resnet50"):
+        create_backbone("vgg")
 
 
 def torchvision_like(classes: int) -> dict[str, torch.Tensor]:
