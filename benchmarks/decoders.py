@@ -100,8 +100,8 @@ def imagecodecs() -> Decoder:
     import imagecodecs as library
 
     by_content = {b"\xff\xd8": library.jpeg8_decode, b"\x89P": library.png_decode, b"RI": library.webp_decode}
-    by_content |= {b"GI": library.gif_decode, b"BM": library.bmp_decode}
-    by_content |= {b"II": library.tiff_decode, b"MM": library.tiff_decode}
+    by_content |= {b"GI": library.gif_decode, b"BM": library.bmp_decode, b"II": library.tiff_decode}
+    by_content[b"MM"] = library.tiff_decode
 
     def decode(data: bytes) -> np.ndarray:
         return np.asarray(by_content[data[:2]](data))
@@ -202,7 +202,6 @@ def measure(names: list[str], sizes: list[str], rounds: int, progress: Progress)
             progress.console.print(f"{name} left out: {error}")
     general = {name: decoders[name] for name in GENERAL if name in decoders}
     parts = [f"{environment(list(decoders))}\n"]
-
     bar = progress.add_task("JPEG", total=len(sizes) * len(decoders) * (2 * rounds + 1))
     columns: list[str] = []
     cells: dict[str, list[str]] = {name: [] for name in decoders}

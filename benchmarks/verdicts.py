@@ -55,7 +55,9 @@ def verdict(decode: Decoder, data: bytes, truth: np.ndarray | None) -> str:
         return "**not noticed**"
     got = np.repeat(got[..., None], 3, axis=2) if got.ndim == 2 else got
     if got.shape != truth.shape:
-        return f"other shape {'×'.join(map(str, got.shape))}" if got.shape[:2] != truth.shape[:2] else "channels left in"
+        return (
+            f"other shape {'×'.join(map(str, got.shape))}" if got.shape[:2] != truth.shape[:2] else "channels left in"
+        )
     if got.dtype != np.uint8:
         return f"{got.dtype}"
     worst = int(np.abs(got.astype(int) - truth).max())
