@@ -35,7 +35,7 @@ LAYERS = {
         ["workers"],
         ["__main__"],
     ],
-    "service.runtime": [["session", "admission"], ["batcher"], ["model"], ["repository"]],
+    "service.runtime": [["session", "line"], ["admission", "batcher"], ["model"], ["repository"]],
 }
 """For each package, its parts from the bottom up: a part may import from its own row and the rows before it."""
 
