@@ -11,7 +11,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
@@ -237,14 +236,3 @@ def test_number_of_classes_comes_from_flag_labels_or_weights() -> None:
     assert number_of_classes(None, (), state) == 7
     with pytest.raises(ValueError, match="--num-classes 3 and 2 labels disagree"):
         number_of_classes(3, ("a", "b"), None)
-
-
-def test_written_file_answers_at_once(tmp_path: Path, rng: np.random.Generator) -> None:
-    out = tmp_path / "model.onnx"
-    assert main([*CONVNET, "--num-classes", "5", "--head", "attention", "--set", "hidden=8", "--out", str(out)]) == 0
-    session = ort.InferenceSession(out)
-    for height, width in [(1, 1), (8, 8), (33, 71), (200, 9)]:
-        images = rng.random((2, 1, height, width), dtype=np.float32)
-        logits = session.run(["logits"], {"images": images})[0]
-        assert logits.shape == (2, 5)
-        assert np.isfinite(logits).all()
