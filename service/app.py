@@ -71,16 +71,17 @@ def translate(request: Request, error: Exception) -> ServiceError:
         return error
     if isinstance(error, RequestValidationError):
         operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
-        return InvalidParameter(explain(error.errors(), [parameter["name"] for parameter in operation["parameters"]]))
+        known = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
+        return InvalidParameter(explain(error.errors(), known))
     if isinstance(error, HTTPException):  # Starlette's own, from routing and form parsing
-        known = {
+        causes: dict[int, ServiceError] = {
             404: RouteNotFound("no such endpoint; /docs lists them"),
             413: PayloadTooLarge("the body is too large"),
         }
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
             return MethodNotAllowed(f"expected {allowed} here, got {request.method[:16]}")
-        return known.get(error.status_code, Malformed("the request cannot be read"))
+        return causes.get(error.status_code, Malformed("the request cannot be read"))
     log.error("request %s failed", request.scope["state"]["request_id"], exc_info=error)
     return InternalError()
 

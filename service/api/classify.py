@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from service.api.documents import IMAGE_BODY, error_responses
+from service.api.documents import IMAGE_BODY, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.inference import ModelParameters, infer_images
 from service.api.state import State, get_state
 from service.errors import (
@@ -36,24 +36,24 @@ class ClassifyParameters(ModelParameters):
 class Prediction(BaseModel):
     """One class of one image."""
 
-    index: int = Field(description="Of the class, from 0.")
-    label: str
-    probability: float = Field(ge=0, le=1)
+    index: int = Field(description="Of the class, from 0.", examples=[5])
+    label: str = Field(examples=["5"])
+    probability: float = Field(ge=0, le=1, examples=[0.998])
 
 
 class Classified(BaseModel):
     """One image's classes."""
 
-    width: int = Field(description="Pixels, as displayed (EXIF orientation applied).")
-    height: int
+    width: int = Field(description="Pixels, as displayed (EXIF orientation applied).", examples=[640])
+    height: int = Field(examples=[480])
     predictions: list[Prediction]
 
 
 class Classification(BaseModel):
     """The answer of /v1/classify: results in the images' order."""
 
-    model: str
-    version: str
+    model: str = Field(examples=["digits"])
+    version: str = Field(examples=["1"])
     results: list[Classified]
 
 
@@ -80,8 +80,9 @@ def probabilities(scores: np.ndarray, activation: Literal["softmax", "sigmoid", 
     "/v1/classify",
     response_model=Classification,
     summary="Label images of any size",
-    openapi_extra={"requestBody": IMAGE_BODY},
-    responses=error_responses(
+    openapi_extra={"requestBody": IMAGE_BODY, "parameters": INFERENCE_HEADERS},
+    responses=TIMED
+    | error_responses(
         Malformed,
         ModelNotFound,
         RequestTimeout,

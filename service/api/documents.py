@@ -76,3 +76,35 @@ IMAGE_BODY: dict[str, Any] = {
         },
     },
 }
+
+INFERENCE_HEADERS: list[dict[str, Any]] = [
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "Seconds that you will wait; at most the service's own `timeout_s`.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "example": 2,
+    },
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "Your name for this request, up to 128 of `A-Z a-z 0-9 . _ : -`; it comes back, and stands in the log.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+]
+"""Headers that every inference endpoint reads."""
+
+TIMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer.",
+        "headers": {
+            "Server-Timing": {
+                "description": "Milliseconds of each stage.",
+                "schema": {"type": "string"},
+                "example": "decode;dur=1.52, queue;dur=0.04, infer;dur=2.31, encode;dur=0.05",
+            },
+            "X-Request-ID": {"schema": {"type": "string"}},
+        },
+    }
+}
+"""What every inference endpoint's good answer carries."""
