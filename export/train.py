@@ -28,9 +28,9 @@ class Recipe:
 
     Attributes:
         steps: optimiser steps.
-        learning_rate: reached after `warm_up` steps, held, and brought to 0 in a line over the last `cool_down` of them.
+        learning_rate: the highest, reached after `warm_up` steps; it follows a half cosine that would be 0 at `horizon`.
         warm_up: steps.
-        cool_down: share of the steps, 0…1. (Held and then lowered is as good as a cosine, and a run can be lengthened.)
+        horizon: steps; None is `steps`, more ends the training while it still learns fast, for another round to follow.
         pairs: batches of each scene (filling, placed) in a step.
         pixels: budget of a batch; a larger picture than this is a batch of its own.
         seed: of the weights and of everything that is drawn.
@@ -43,7 +43,7 @@ class Recipe:
     steps: int = 6000
     learning_rate: float = 1.5e-3
     warm_up: int = 150
-    cool_down: float = 0.4
+    horizon: int | None = None
     pairs: int = 3
     pixels: int = 24576
     seed: int = 0
@@ -59,9 +59,8 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """Give the learning rate of a step, counted from 0."""
-        return (
-            self.learning_rate * min(1, (step + 1) / self.warm_up) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        )
+        decay = 0.5 * (1 + math.cos(math.pi * step / (self.horizon or self.steps)))
+        return self.learning_rate * min(1, (step + 1) / self.warm_up) * decay
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def train(
         A new network with the moving average of the weights, in evaluation mode.
     """
     # channels_last: 3×3 convolutions of these widths are 3.6 times as fast on a CPU
-    learner = copy.deepcopy(network).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    learner = copy.deepcopy(network).to(memory_format=torch.channels_last).train().requires_grad_(True)  # type: ignore[call-overload]
     average = copy.deepcopy(learner).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(learner.parameters(), weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
     generator = torch.Generator().manual_seed(recipe.seed)

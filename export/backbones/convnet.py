@@ -27,6 +27,7 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # there is one
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N,C,H,W) to (N,C,H,W), >= 0."""

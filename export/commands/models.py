@@ -10,15 +10,16 @@ from rich.console import Console
 from export.commands.train import bar
 from export.digits import load_split
 from export.monitor import TensorBoard
-from export.shipped import HEADS, RECIPE, TUNING, make_models
-from export.train import Progress, Recipe
+from export.shipped import HEADS, ROUNDS, TUNING, make_models
+from export.train import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.epilog = (
-        f"{', '.join(HEADS)}: the first is trained from nothing ({RECIPE.steps} steps), the others are tuned from it "
-        f"({TUNING.steps} each), all with fixed seeds. `python -m export report` then writes the accuracy tables."
+        f"{', '.join(HEADS)}: the first is trained from nothing ({sum(recipe.steps for recipe in ROUNDS)} steps), "
+        f"the others are tuned from it ({sum(recipe.steps for recipe in TUNING)} each), all with fixed seeds. "
+        "`python -m export report` then writes the accuracy tables."
     )
     parser.add_argument("--out", type=Path, default=Path("models"), metavar="DIR", help="the model repository [models]")
     parser.add_argument(
@@ -34,8 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     with bar() as shown:
         tasks = {}
 
-        def on_model(name: str, recipe: Recipe) -> None:
-            tasks[name] = shown.add_task(name, total=recipe.steps, loss=float("nan"))
+        def on_model(name: str, steps: int) -> None:
+            tasks[name] = shown.add_task(name, total=steps, loss=float("nan"))
             if arguments.tensorboard is not None:
                 boards[name] = TensorBoard(arguments.tensorboard / name, seen, tag="seen")
 
