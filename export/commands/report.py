@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--docs", type=Path, default=Path("docs"), metavar="DIR", help="for accuracy.md and .json [docs]"
     )
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="also write the table between its <!-- accuracy --> marks"
+        "--readme",
+        type=Path,
+        default=Path("README.md"),
+        metavar="FILE",
+        help="the table also goes between its <!-- accuracy --> marks [README.md]",
     )
 
 

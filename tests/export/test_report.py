@@ -42,9 +42,14 @@ def test_a_file_is_measured_as_its_network_would_be(repository: Path) -> None:
     digits = load_split().validation
     few = Digits(digits.images[:60], digits.labels[:60])
     network = build({"pooling": "gmp"}, 0, **SMALL).eval()  # the same seed: the network that the file was made of
-    measured = measure(repository, sizes=(FILLED, PLACED), digits=few)
+    large = Size(300, 220, False)
+    counts: list[int] = []
+    measured = measure(repository, sizes=(FILLED, large), digits=few, on_row=lambda row, count: counts.append(count))
+    assert counts == [3, 3, 3]
     assert [(row.model, row.pooling, row.size, row.inverted) for row in measured] == [
-        ("digits", "gmp", size, inverted) for size in (FILLED, PLACED) for inverted in (False, True)
+        ("digits", "gmp", FILLED, False),
+        ("digits", "gmp", large, False),
+        ("digits", "gmp", FILLED, True),
     ]
     for row in measured:
         assert row.accuracy == accuracy(torch_classifier(network), few, row.size, inverted=row.inverted)
