@@ -71,7 +71,7 @@ def translate(request: Request, error: Exception) -> ServiceError:
         return error
     if isinstance(error, RequestValidationError):
         operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
-        known = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
+        known = [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"]
         return InvalidParameter(explain(error.errors(), known))
     if isinstance(error, HTTPException):  # Starlette's own, from routing and form parsing
         causes: dict[int, ServiceError] = {

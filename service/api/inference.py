@@ -132,7 +132,7 @@ def explain(errors: Sequence[Any], known: Iterable[str]) -> str:
     for error in errors:
         name = str(error["loc"][-1])[:64]
         if error["type"] == "extra_forbidden":
-            problems.append(f"unknown parameter {name!r}; known are: {', '.join(known)}")
+            problems.append(f"unknown parameter {name!r}; known are: {', '.join(known) or 'none'}")
         else:
             problems.append(f"{name}: {error['msg']}")
     return "; ".join(problems)

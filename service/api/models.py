@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.card import ModelCard
 from service.api.documents import error_responses
 from service.api.state import State, get_state
-from service.errors import ModelNotFound
+from service.errors import InvalidParameter, ModelNotFound
 from service.runtime.model import Model
 
 router = APIRouter(tags=["models"])
@@ -41,6 +41,15 @@ class ModelList(BaseModel):
     models: list[ModelPage]
 
 
+class NoParameters(BaseModel):
+    """Any parameter is an unknown one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Nothing = Annotated[NoParameters, Query()]
+
+
 def _page(model: Model) -> ModelPage:
     geometry = model.geometry
     return ModelPage(
@@ -58,8 +67,8 @@ def _page(model: Model) -> ModelPage:
     )
 
 
-@router.get("/v1/models", summary="List the models")
-async def list_models(state: Annotated[State, Depends(get_state)]) -> ModelList:
+@router.get("/v1/models", summary="List the models", responses=error_responses(InvalidParameter))
+async def list_models(state: Annotated[State, Depends(get_state)], nothing: Nothing) -> ModelList:
     """Every model with its card: labels, head, preprocessing; and the device it really runs on."""
     repository = state.repository
     broken = [
@@ -68,7 +77,9 @@ async def list_models(state: Annotated[State, Depends(get_state)]) -> ModelList:
     return ModelList(models=[*map(_page, repository.models.values()), *broken])
 
 
-@router.get("/v1/models/{name}", summary="Look at one model", responses=error_responses(ModelNotFound))
-async def show_model(name: str, state: Annotated[State, Depends(get_state)]) -> ModelPage:
+@router.get(
+    "/v1/models/{name}", summary="Look at one model", responses=error_responses(InvalidParameter, ModelNotFound)
+)
+async def show_model(name: str, state: Annotated[State, Depends(get_state)], nothing: Nothing) -> ModelPage:
     """One model's page."""
     return _page(state.repository.find(name, None))

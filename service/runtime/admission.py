@@ -117,9 +117,11 @@ class Admission:
         kept = len(self._line) > 0 and not due and wait_s > _KEPT * promised_s
         if self.waiting and (full or kept):
             self.refused += 1
+            before = f"{self.waiting} requests are before it, {len(self._line)} were refused before it"
             raise Overloaded(
-                f"expected an answer within {timeout_s:g} s, {self.waiting} requests are before it and need about {wait_s:.2g} s, "
-                f"{len(self._line)} were refused before it",
+                f"expected an answer within {timeout_s:g} s, it would take about {wait_s:.2g} s: {before}"
+                if self.waiting < self._max_waiting
+                else f"expected a place among {self._max_waiting} that wait, there is none: {before}",
                 self._line.join(now, wait_s - promised_s, self._mean_work / self.rate),
             )
         if due:

@@ -47,6 +47,15 @@ def raw(server: Server, *pieces: bytes) -> bytes:
         return received
 
 
+def read_until(connection: socket.socket, words: bytes) -> bytes:
+    received = b""
+    while words not in received:
+        chunk = connection.recv(65536)
+        assert chunk, received
+        received += chunk
+    return received
+
+
 def is_listening(server: Server) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", server.port)) == 0
@@ -106,6 +115,26 @@ def test_slow_body_is_given_up(server: Server) -> None:
     answer = raw(server, HEAD + b"Content-Length: 1000\r\n\r\n", b"a")
     assert answer.startswith(b"HTTP/1.1 408")
     assert_healthy(server)
+
+
+def test_refused_connection_stays_usable(model_folder: Path, tmp_path: Path) -> None:
+    """A 429 comes before the body is sent; the body that follows all the same is skipped, and the next request is answered."""
+    picture = png(9, 9)
+    with serve(tmp_path / "log", "--models", str(model_folder), "--max-queue", "1", "--drain-s", "0") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as first:
+            first.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(picture) + picture[:-1])  # it has the only place
+            while httpx2.get(server.url + "/v1/models/colour").json()["waiting"] == 0:
+                pass
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as second:
+                second.sendall(HEAD + b"Content-Length: 5000000\r\n\r\n")
+                refusal = read_until(second, b'"request_id"')
+                assert refusal.startswith(b"HTTP/1.1 429")
+                assert b"retry-after: 1" in refusal.lower()
+                second.sendall(b"x" * 5_000_000 + b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert read_until(second, b'"live"').startswith(b"HTTP/1.1 200")
+            first.sendall(picture[-1:])
+            assert first.recv(65536).startswith(b"HTTP/1.1 200")
+        assert_healthy(server)
 
 
 @pytest.mark.parametrize("length", [b"-1", b"12abc", b"1e3", b"", b"9" * 30])

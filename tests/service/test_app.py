@@ -108,6 +108,8 @@ def test_models_show_their_cards_and_where_they_run(client: TestClient) -> None:
     assert (page["provider"], page["device"], page["classes"], page["minimum_size"]) == ("cpu", "cpu", 3, [1, 1])
     assert page["card"]["preprocessing"]["channels"] == "L"
     assert page["card"]["labels"] == ["cat", "dog", "bird"]
+    assert_error(client.get("/v1/models?page=2"), 422, "invalid_parameter", "unknown parameter 'page'; known are: none")
+    assert_error(client.get("/v1/models/grey?x="), 422, "invalid_parameter", "unknown parameter 'x'")
     assert_error(client.get("/v1/models/gray"), 404, "model_not_found", "did you mean grey")
 
 
