@@ -26,10 +26,8 @@ class Size(NamedTuple):
         return f"{self.width}×{self.height}"
 
 
-FILLED = tuple(
-    Size(width, height, True)
-    for width, height in [(side, side) for side in (8, 12, 16, 24, 32, 48, 64, 96, 128)]
-    + [(12, 40), (40, 12), (96, 48), (48, 96)]
+FILLED = tuple(Size(side, side, True) for side in (8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 384)) + tuple(
+    Size(width, height, True) for width, height in ((12, 40), (40, 12), (96, 48), (48, 96))
 )
 PLACED = tuple(
     Size(width, height, False) for width, height in [(64, 64), (128, 128), (256, 256), (512, 512), (640, 480)]

@@ -19,7 +19,7 @@ from export.train import Progress
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-WATCHED = tuple(size for size in (*FILLED, *PLACED) if size.width * size.height <= 256 * 256)
+WATCHED = tuple(size for size in (*FILLED, *PLACED) if size.width * size.height <= 128 * 128)
 """Sizes whose accuracy is followed; the larger ones take too long to be measured during a training."""
 SHOWN = Size(640, 480, False)
 """Size of the picture whose features are shown."""

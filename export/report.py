@@ -159,6 +159,7 @@ def notes(count: int) -> str:
         f"(`{COMMAND}` measures it and writes this table). A digit that does not fill its picture has a side of 16, 24, 32, 48, 64 "
         f"or 96 px (where that fits) and lies anywhere on a ground of grey level 0…38 with noise of standard deviation 5…13. "
         f"The goals are {GOALS[True]} and, where the digit lies anywhere, {GOALS[False]}; what is below is in italics. "
+        "A digit of more than about 256 px is larger than the network's field of view: make the picture smaller. "
         f"With {count} digits, 0.97 has a standard error of {math.sqrt(0.97 * 0.03 / count):.3f}."
     )
 

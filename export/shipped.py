@@ -123,7 +123,7 @@ def write_digits(
     # Measured in torch, before there is a file: the file is not written unless it gives the same numbers.
     measured = {label: round(share, 4) for label, share in quick_accuracy(torch_classifier(network), test).items()}
     card = ModelCard(
-        description="Handwritten digits, 8 px or larger, filling a picture of any size or lying anywhere in it",
+        description="Handwritten digits of 8 to 256 px, filling a picture or lying anywhere in one of any size",
         labels=LABELS,
         preprocessing=PREPROCESSING,
         backbone="convnet",
