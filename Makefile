@@ -36,8 +36,9 @@ report: $(VENV)/.test  ## measure the accuracy of the shipped models at every si
 image-test:  ## build the container (cpu target) without Docker and serve from it
 	deploy/image-test
 
-lock: $(VENV)/.test  ## write the versions that are installed now into constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort -f > constraints.txt
+lock: $(VENV)/.test  ## write the versions that are installed now into constraints.txt; the GPU's, which are not here, stay
+	{ $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; grep -E '^(nvidia-|onnxruntime-gpu)' constraints.txt; } \
+	    | LC_ALL=C sort -fu > constraints.new && mv constraints.new constraints.txt
 
 clean:  ## remove what make has made
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

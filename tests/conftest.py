@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,10 +19,14 @@ from tests.tiny import TinyClassifier, card
 
 
 def pytest_report_header() -> str:
+    import onnxruntime  # here and below: after `service`, which sets its environment
+
     return f"onnxruntime {onnxruntime.__version__}, providers {', '.join(onnxruntime.get_available_providers())}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import onnxruntime
+
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -35,7 +35,8 @@ def command(*flags: str) -> list[str]:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, **extra}
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}  # it sets that itself
+    return {**kept, **extra}
 
 
 def run_to_its_end(*flags: str, **extra: str) -> subprocess.CompletedProcess[str]:

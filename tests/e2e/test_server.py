@@ -244,6 +244,18 @@ def test_print_settings_shows_where_values_come_from() -> None:
     assert "| `host` | `127.0.0.1` | default |" in ended.stdout
 
 
+def test_nothing_is_written_home_and_nobody_is_told(model_folder: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry keeps a database in the home folder; where there is none, nothing was collected."""
+    home = tmp_path / "home"
+    home.mkdir()
+    flags = ("--models", str(model_folder), "--drain-s", "0")
+    with serve(tmp_path / "log", *flags, HOME=str(home), XDG_CACHE_HOME=str(home / "cache")) as server:
+        assert_healthy(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    assert list(home.iterdir()) == []
+
+
 def test_help_teaches() -> None:
     ended = run_to_its_end("--help")
     assert ended.returncode == 0
