@@ -54,7 +54,7 @@ def test_empty_queue_takes_anyone_however_slow_it_is_thought_to_be() -> None:
 def test_refusal_says_when_and_how_many() -> None:
     admission = Admission(per_second(10), max_waiting=1000, clock=Clock())
     fill(admission, 2.0)
-    with pytest.raises(Overloaded, match="within 2 s, it would take about 1.5 s: 14 requests are before it") as caught:
+    with pytest.raises(Overloaded, match=r"within 2 s, it would take about 1\.5 s: 14 requests are before it") as caught:
         admission.admit(2.0)
     assert caught.value.retry_after_s == 1
     assert admission.refused == 2
