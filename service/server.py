@@ -64,7 +64,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
         force=True,
     )
-    # While models load, SIGTERM must end the process also where it is process 1 of a container, which ignores what it does not handle.
+    # SIGTERM must end the process while models load, too; process 1 of a container ignores what it does not handle.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         repository = Repository.load(settings)
