@@ -22,7 +22,7 @@ from service.runtime.admission import Ticket
 from service.runtime.batcher import Answer
 from service.runtime.model import Model
 
-_WATCH_FROM_S = 0.05
+_WATCH_FROM_S = 0.1
 """Below this expected wait nobody watches whether the client is still there: the answer is ready before it would matter."""
 
 
@@ -98,7 +98,7 @@ async def infer_images(request: Request, state: State, parameters: P) -> Inferen
         assert ticket is not None  # one of the two places has set it with the model
         ticket.begin()
         course = _decode_and_run(state, model, upload, ticket, deadline)
-        patient = model.admission.wait_s() < _WATCH_FROM_S
+        patient = model.admission.drain_s() < _WATCH_FROM_S
         inference = Inference(parameters, model)
         inference.sizes, inference.answers, inference.decode_s = await (
             course if patient else _while_connected(request, course)

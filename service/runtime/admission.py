@@ -97,6 +97,10 @@ class Admission:
         """Admitted work that is not answered yet."""
         return self._weighed + self._unweighed * self._mean_work
 
+    def drain_s(self) -> float:
+        """Seconds until everybody who is admitted now is answered, at the measured rate."""
+        return self.backlog / self.rate
+
     def wait_s(self) -> float:
         """Seconds until a request that came now would be answered, at the measured rate."""
         return (self.backlog + self._mean_work) / self.rate

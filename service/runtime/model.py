@@ -60,6 +60,7 @@ class Model:
         card: what it says of itself.
         geometry: sizes that its graph fixes.
         classes: K, width of the output that is classified.
+        label_names: K names: the card's labels, or the indices where it has none.
         session: what runs it.
         admission: its queue in numbers.
     """
@@ -82,6 +83,7 @@ class Model:
         except ValueError as error:  # FrontError is one
             raise BrokenModel(f"{path}: {error}") from error
         rate = self._warm_up(path)
+        self.label_names: Sequence[str] = self.card.labels or [str(i) for i in range(self.classes)]
         self.admission = Admission(rate, max_waiting=settings.max_queue)
         self._batcher = Batcher(
             self._run,
@@ -178,8 +180,3 @@ class Model:
         """The classified output of one image, (K,), as the graph gives it."""
         scores: np.ndarray = answer.outputs[self._output]
         return scores
-
-    @property
-    def label_names(self) -> Sequence[str]:
-        """K names: the card's labels, or the indices where it has none."""
-        return self.card.labels or [str(i) for i in range(self.classes)]
