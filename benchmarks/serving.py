@@ -11,9 +11,9 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks import load, pictures, process, results
+from benchmarks.alone import stages_ms, visit
 from benchmarks.ceiling import Ceiling
 from benchmarks.models import add_model_flags, make_resnet18, newest, warm_file_cache
-from benchmarks.stages import stages_ms
 from benchmarks.statistics import Pace, median, pace
 from service.settings import Settings
 
@@ -32,7 +32,6 @@ class Case:
         encoded: the pictures, sent in turns.
         content_type: of them.
         seconds: of one measurement.
-        alone: requests of a lone client whose stages are looked at.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Case:
     encoded: Sequence[bytes]
     content_type: str
     seconds: float
-    alone: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ def measure(case: Case, provider: str, rounds: int, progress: Progress) -> dict[
     found: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
 
     def over_http(port: int, clients: int, seconds: float) -> Pace:
+        if clients == 1:
+            return pace((each.sent, each.took_s) for each in visit(port, messages, seconds))
         samples = load.run(port, messages, clients=clients, seconds=seconds)
         failed = sorted({sample.status for sample in samples} - {200})
         if failed:
@@ -86,7 +86,7 @@ def measure(case: Case, provider: str, rounds: int, progress: Progress) -> dict[
                 order = measurements[::-1] if number % 2 else measurements
                 found[clients].append(Round(**{name: run(clients) for name, run in order}))
                 progress.advance(task)
-        stages = stages_ms(running.port, messages, case.alone)
+        stages = stages_ms(visit(running.port, messages, case.seconds))
     return {
         "title": case.title,
         "device": ceiling.device,
@@ -203,10 +203,10 @@ def main() -> None:
     if "resnet18" in wanted:
         photographs = [pictures.jpeg(seed=seed) for seed in range(8)]
         folder = make_resnet18(flags.resnet18)
-        cases.append(Case("resnet18", "ResNet-18, 500×375 JPEG", folder, photographs, "image/jpeg", 3.0, 40))
+        cases.append(Case("resnet18", "ResNet-18, 500×375 JPEG", folder, photographs, "image/jpeg", 3.0))
     if "digits" in wanted:
         drawings = [pictures.png(seed=seed) for seed in range(8)]
-        cases.append(Case("digits", "digits, 64×64 PNG", flags.models, drawings, "image/png", 1.0, 1000))
+        cases.append(Case("digits", "digits, 64×64 PNG", flags.models, drawings, "image/png", 1.0))
     with Progress(console=console, transient=True) as progress:
         for case in cases:
             found["cases"][case.name] = measure(case, flags.provider, flags.rounds, progress)
