@@ -31,21 +31,23 @@ def time_limit_s(request: Request, settings: Settings) -> float:
     return min(seconds, settings.timeout_s)
 
 
-def check_headers(request: Request, settings: Settings) -> None:
-    """Refuse a body by what its headers say of it.
+def check_headers(request: Request, settings: Settings) -> int | None:
+    """Refuse a body by what its headers say of it. Returns its length in bytes, if they say it.
 
     Raises:
         PayloadTooLarge: 413; Content-Length passes max_body_bytes.
         UnsupportedMediaType: 415; the body is compressed as a whole.
     """
-    length = request.headers.get("content-length")
-    if length is not None and int(length) > settings.max_body_bytes:  # uvicorn has refused what is no number
+    text = request.headers.get("content-length")
+    length = None if text is None else int(text)  # uvicorn has refused what is no number
+    if length is not None and length > settings.max_body_bytes:
         raise PayloadTooLarge(
             f"expected a body of at most {settings.max_body_bytes} bytes, Content-Length says {length}"
         )
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise UnsupportedMediaType("expected a body without Content-Encoding; images are compressed already")
+    return length
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:

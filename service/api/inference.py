@@ -81,11 +81,11 @@ async def infer_images(request: Request, state: State, parameters: P) -> Inferen
     """
     settings = state.settings
     limit_s = time_limit_s(request, settings)
-    check_headers(request, settings)
+    length = check_headers(request, settings)
     deadline = time.monotonic() + limit_s
     late = parameters.model is None and carries_parameters(request)
     model = None if late else state.repository.find(parameters.model, parameters.version)
-    ticket = model.admission.admit(limit_s) if model else None
+    ticket = model.admission.admit(limit_s, length) if model else None
     answered = False
     try:
         body = await read_body(request, settings)
@@ -94,7 +94,7 @@ async def infer_images(request: Request, state: State, parameters: P) -> Inferen
             parameters = merge_parameters(parameters, upload.parameters)
         if model is None:
             model = state.repository.find(parameters.model, parameters.version)
-            ticket = model.admission.admit(limit_s)
+            ticket = model.admission.admit(limit_s, len(body))
         assert ticket is not None  # one of the two places has set it with the model
         ticket.begin()
         course = _decode_and_run(state, model, upload, ticket, deadline)

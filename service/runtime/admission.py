@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 
 from service.errors import Overloaded
@@ -33,19 +34,32 @@ take every place in the moment it gets free: in a simulated minute of 256 client
 of them were ever answered and 1 % of the returns found a place without this, 256 and 92 % with it.
 """
 
+_PIXELS_PER_BYTE = 4
+"""Of a JPEG of usual quality. Only the first traffic is judged by the length of its bodies; after it, by what was weighed."""
+
+_HOLD_S = 0.25
+"""For how long a place is held for a body that has not come. Else a few dozen slow senders would keep everybody out."""
+
 
 class Ticket:
     """One request's place: from its headers to its answer. Made by `Admission.admit`; `leave` must be called once."""
 
-    __slots__ = ("_admission", "begun", "work")
+    __slots__ = ("_admission", "begun", "came", "placed", "timeout_s", "work")
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, timeout_s: float, came: float) -> None:
         self._admission = admission
+        self.timeout_s = timeout_s
+        self.came = came
         self.work: float | None = None  # until it is weighed
-        self.begun = False
+        self.placed = False  # whether it counts for those who come
+        self.begun = False  # whether its body is here
 
     def begin(self) -> None:
-        """Say that the body is here: from now on the time counts as the service's, no longer as the sender's."""
+        """Say that the body is here: from now on the time counts as the service's, no longer as the sender's.
+
+        Raises:
+            Overloaded: 429; the body came so slowly that its place was given away, and there is none now.
+        """
         self._admission._begin(self)
 
     def weigh(self, pixels: int, images: int) -> None:
@@ -62,7 +76,7 @@ class Admission:
 
     Attributes:
         rate: work per second, measured over busy time.
-        waiting: admitted requests that are not answered yet.
+        waiting: admitted requests that are not answered yet, those whose bodies have not come included.
         refused: requests refused since the start.
     """
 
@@ -79,8 +93,10 @@ class Admission:
         self._clock = clock
         self._max_waiting = max_waiting
         self._busy_s, self._done = _WARM_UP_S, rate * _WARM_UP_S
-        self._weighed = 0.0  # admitted work that is not answered yet, of those whose work is known
+        self._placed = 0  # admitted requests that are counted for those who come
+        self._weighed = 0.0  # the work of those of them whose work is known
         self._unweighed = 0  # and the number of those whose work is not: each counts as the mean
+        self._held: deque[Ticket] = deque()  # the youngest in the order of coming: for whose bodies a place may be held
         self._mean_work = float(WORK_PER_IMAGE)
         self._seen = 0  # what the mean is made of
         self._serving = 0  # requests whose body is here: while there are any, time is busy
@@ -105,34 +121,60 @@ class Admission:
         """Seconds until a request that came now would be answered, at the measured rate."""
         return (self.backlog + self._mean_work) / self.rate
 
-    def admit(self, timeout_s: float) -> Ticket:
+    def admit(self, timeout_s: float, body_bytes: int | None = None) -> Ticket:
         """Take a request into the queue, on its headers alone, or refuse it.
 
         A request that finds the queue empty is always taken: the estimate may be wrong, and only work corrects it.
 
+        Args:
+            timeout_s: seconds that the caller will wait.
+            body_bytes: as the headers say; None where they do not.
+
         Raises:
             Overloaded: 429; its `retry_after_s` is when a place for this caller is expected, behind those refused before it.
         """
-        now, wait_s, promised_s = self._clock(), self.wait_s(), _SHARE * timeout_s
-        if not self.waiting:
+        now = self._clock()
+        self._let_go(now)
+        if not self._seen and body_bytes is not None:
+            self._mean_work = float(max(WORK_PER_IMAGE, body_bytes * _PIXELS_PER_BYTE))
+        if self.waiting >= self._max_waiting:
+            raise self._refusal(f"expected a place among {self._max_waiting} that wait, there is none", timeout_s)
+        self._find_place(timeout_s, now)
+        self.waiting += 1
+        ticket = Ticket(self, timeout_s, now)
+        self._place(ticket)
+        self._held.append(ticket)
+        return ticket
+
+    def _let_go(self, now: float) -> None:
+        """Stop counting those whose bodies do not come."""
+        while self._held and (self._held[0].begun or self._held[0].came < now - _HOLD_S):
+            ticket = self._held.popleft()
+            if not ticket.begun:
+                self._forget(ticket)
+
+    def _find_place(self, timeout_s: float, now: float) -> None:
+        """Refuse one more, unless it can be answered in time."""
+        wait_s, promised_s = self.wait_s(), _SHARE * timeout_s
+        if not self._placed:
             self._line.clear()
+            return
         due = self._line.due(now)
-        full = self.waiting >= self._max_waiting or wait_s > promised_s
         kept = len(self._line) > 0 and not due and wait_s > _KEPT * promised_s
-        if self.waiting and (full or kept):
-            self.refused += 1
-            before = f"{self.waiting} requests are before it, {len(self._line)} were refused before it"
-            raise Overloaded(
-                f"expected an answer within {timeout_s:g} s, it would take about {wait_s:.2g} s: {before}"
-                if self.waiting < self._max_waiting
-                else f"expected a place among {self._max_waiting} that wait, there is none: {before}",
-                self._line.join(now, wait_s - promised_s, self._mean_work / self.rate),
+        if wait_s > promised_s or kept:
+            raise self._refusal(
+                f"expected an answer within {timeout_s:g} s, it would take about {wait_s:.2g} s", timeout_s
             )
         if due:
             self._line.claim()
-        self.waiting += 1
-        self._unweighed += 1
-        return Ticket(self)
+
+    def _refusal(self, reason: str, timeout_s: float) -> Overloaded:
+        self.refused += 1
+        before = f"{self.waiting} requests are before it, {len(self._line)} were refused before it"
+        until_room_s = self.wait_s() - _SHARE * timeout_s
+        return Overloaded(
+            f"{reason}: {before}", self._line.join(self._clock(), until_room_s, self._mean_work / self.rate)
+        )
 
     def _account(self) -> None:
         now = self._clock()
@@ -145,6 +187,9 @@ class Admission:
 
     def _begin(self, ticket: Ticket) -> None:
         self._account()
+        if not ticket.placed:
+            self._find_place(ticket.timeout_s, self._clock())
+            self._place(ticket)
         self._serving += 1
         ticket.begun = True
 
@@ -153,21 +198,33 @@ class Admission:
         self._seen += 1
         self._mean_work += max(0.05, 1 / self._seen) * (work - self._mean_work)
         self._forget(ticket)
-        self._weighed += work
         ticket.work = work
+        self._place(ticket)
+
+    def _place(self, ticket: Ticket) -> None:
+        """Count a request's work for those who come."""
+        ticket.placed = True
+        self._placed += 1
+        if ticket.work is None:
+            self._unweighed += 1
+        else:
+            self._weighed += ticket.work
 
     def _forget(self, ticket: Ticket) -> None:
+        """Count it no longer; does nothing where it is not counted."""
+        if not ticket.placed:
+            return
+        ticket.placed = False
+        self._placed -= 1
         if ticket.work is None:
             self._unweighed -= 1
         else:
-            self._weighed -= ticket.work
+            self._weighed = self._weighed - ticket.work if self._placed else 0.0  # 0: not what rounding has left
 
     def _leave(self, ticket: Ticket, *, answered: bool) -> None:
         self._account()
         self.waiting -= 1
         self._forget(ticket)
-        if not self.waiting:
-            self._weighed = 0.0  # what rounding has left
         if ticket.begun:
             self._serving -= 1
             if answered and ticket.work is not None:

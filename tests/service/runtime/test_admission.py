@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 
@@ -54,7 +55,9 @@ def test_empty_queue_takes_anyone_however_slow_it_is_thought_to_be() -> None:
 def test_refusal_says_when_and_how_many() -> None:
     admission = Admission(per_second(10), max_waiting=1000, clock=Clock())
     fill(admission, 2.0)
-    with pytest.raises(Overloaded, match=r"within 2 s, it would take about 1\.5 s: 14 requests are before it") as caught:
+    with pytest.raises(
+        Overloaded, match=r"within 2 s, it would take about 1\.5 s: 14 requests are before it"
+    ) as caught:
         admission.admit(2.0)
     assert caught.value.retry_after_s == 1
     assert admission.refused == 2
@@ -138,6 +141,48 @@ def test_first_crowd_is_judged_by_what_it_brings() -> None:
     assert admission.wait_s() == pytest.approx(21 * 100 / 1000)
     with pytest.raises(Overloaded):
         admission.admit(2.0)
+
+
+def test_first_crowd_is_judged_by_the_length_of_its_bodies() -> None:
+    """256 photographs of 45 kB in one instant, before one of them is decoded: about 1.4 s of work is let in."""
+    admission = Admission(1e6, max_waiting=1000, clock=Clock())
+    admitted = 0
+    for _ in range(256):
+        with contextlib.suppress(Overloaded):
+            admission.admit(2.0, 45_000)
+            admitted += 1
+    assert admitted == 7  # 0.7 × 2 s × 1e6 / (4 × 45 000)
+
+
+def test_slow_senders_keep_nobody_out() -> None:
+    clock = Clock()
+    admission = Admission(per_second(10), max_waiting=1000, clock=clock)
+    slow = [admission.admit(2.0) for _ in range(14)]
+    with pytest.raises(Overloaded):
+        admission.admit(2.0)
+    clock.now += 0.3
+    quick = fill(admission, 2.0)
+    assert len(quick) == 14
+    with pytest.raises(Overloaded, match="28 requests are before it"):
+        slow[0].begin()  # its body has come, and there is no place any more
+    for ticket in quick:
+        ticket.leave(answered=False)
+    slow[1].begin()
+    slow[1].weigh(0, 1)
+    assert admission.backlog == WORK_PER_IMAGE
+    for ticket in slow:
+        ticket.leave(answered=False)
+    assert (admission.waiting, admission.backlog) == (0, 0)
+
+
+def test_sender_as_quick_as_most_has_its_place() -> None:
+    clock = Clock()
+    admission = Admission(per_second(10), max_waiting=1000, clock=clock)
+    ticket = admission.admit(2.0)
+    clock.now += 0.2
+    fill(admission, 2.0)
+    ticket.begin()
+    assert admission.backlog == 14 * WORK_PER_IMAGE
 
 
 def test_places_that_get_free_are_kept_for_those_who_were_sent_away() -> None:
