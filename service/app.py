@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -16,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from service import __version__
 from service.api import classify, health, models
+from service.api.door import Door
 from service.api.inference import explain
 from service.api.middleware import RequestId
 from service.api.state import State
@@ -33,6 +35,8 @@ from service.runtime.repository import Repository
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+INFERENCE_PATHS = frozenset(route.path for route in classify.router.routes if isinstance(route, APIRoute))
 
 DESCRIPTION = "CNNs and pooling over HTTP: images of any size in, labels out; never resized, exact."
 
@@ -61,6 +65,7 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+    app.add_middleware(Door, state=app.state.poolserve, paths=INFERENCE_PATHS, answer_error=answer_error)
     app.add_middleware(RequestId, access_log=settings.access_log)
     return app
 

@@ -133,13 +133,12 @@ class Admission:
         Raises:
             Overloaded: 429; its `retry_after_s` is when a place for this caller is expected, behind those refused before it.
         """
-        now = self._clock()
-        self._let_go(now)
         if not self._seen and body_bytes is not None:
             self._mean_work = float(max(WORK_PER_IMAGE, body_bytes * _PIXELS_PER_BYTE))
-        if self.waiting >= self._max_waiting:
-            raise self._refusal(f"expected a place among {self._max_waiting} that wait, there is none", timeout_s)
-        self._find_place(timeout_s, now)
+        self.refuse(timeout_s)
+        now = self._clock()
+        if self._line.due(now):
+            self._line.claim()
         self.waiting += 1
         ticket = Ticket(self, timeout_s, now)
         self._place(ticket)
@@ -153,20 +152,28 @@ class Admission:
             if not ticket.begun:
                 self._forget(ticket)
 
-    def _find_place(self, timeout_s: float, now: float) -> None:
-        """Refuse one more, unless it can be answered in time."""
-        wait_s, promised_s = self.wait_s(), _SHARE * timeout_s
+    def refuse(self, timeout_s: float) -> None:
+        """Refuse one more, unless it can be answered in time; takes no place.
+
+        Raises:
+            Overloaded: 429; as `admit` would.
+        """
+        now = self._clock()
+        self._let_go(now)
+        if self.waiting >= self._max_waiting:
+            raise self._refusal(f"expected a place among {self._max_waiting} that wait, there is none", timeout_s)
+        self._refuse_late(timeout_s, now)
+
+    def _refuse_late(self, timeout_s: float, now: float) -> None:
         if not self._placed:
             self._line.clear()
             return
-        due = self._line.due(now)
-        kept = len(self._line) > 0 and not due and wait_s > _KEPT * promised_s
+        wait_s, promised_s = self.wait_s(), _SHARE * timeout_s
+        kept = len(self._line) > 0 and wait_s > _KEPT * promised_s and not self._line.due(now)
         if wait_s > promised_s or kept:
             raise self._refusal(
                 f"expected an answer within {timeout_s:g} s, it would take about {wait_s:.2g} s", timeout_s
             )
-        if due:
-            self._line.claim()
 
     def _refusal(self, reason: str, timeout_s: float) -> Overloaded:
         self.refused += 1
@@ -188,7 +195,7 @@ class Admission:
     def _begin(self, ticket: Ticket) -> None:
         self._account()
         if not ticket.placed:
-            self._find_place(ticket.timeout_s, self._clock())
+            self._refuse_late(ticket.timeout_s, self._clock())
             self._place(ticket)
         self._serving += 1
         ticket.begun = True
