@@ -57,7 +57,9 @@ def test_version_is_the_changelogs_and_the_packages() -> None:
     assert f'version = "{service.__version__}"' in (ROOT / "pyproject.toml").read_text()
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "document", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name
+)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if not target.startswith("http"):
@@ -78,13 +80,21 @@ def test_nothing_is_pinned_twice_and_everything_is_pinned() -> None:
     assert all(len(pin) == 2 for pin in pins)
     names = [re.sub(r"[-_.]+", "-", name).lower() for name, _ in pins]
     assert len(names) == len(set(names))
-    wanted = re.findall(r'^    "([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?[>=]=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    wanted = re.findall(
+        r'^    "([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?[>=]=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
     assert {re.sub(r"[-_.]+", "-", name).lower() for name in wanted} - {"onnxruntime-gpu"} <= set(names)
 
 
 def test_no_registry_and_no_path_of_a_machine_is_named() -> None:
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")[:-1]
-    forbidden = re.compile(rb"pypi\.org|pythonhosted|registry\.npmjs|deb\.debian|/root/|/home/\w|find-links|extra-index-url")
+    files = (
+        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+        .stdout.decode()
+        .split("\0")[:-1]
+    )
+    forbidden = re.compile(
+        rb"pypi\.org|pythonhosted|registry\.npmjs|deb\.debian|/root/|/home/\w|find-links|extra-index-url"
+    )
     this = Path(__file__).relative_to(ROOT)
     for name in files:
         if Path(name) != this and (ROOT / name).is_file():
