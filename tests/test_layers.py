@@ -12,7 +12,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = {
-    "graphs": [["card"], ["front"]],
+    "graphs": [["card"], ["front", "operators"]],
+    "graphs.operators.regions": [
+        ["block"],
+        ["numbers", "axis"],
+        ["buckets", "grid", "joined", "masked", "transpose", "whole"],
+        ["adaptive", "align", "binomial", "boxes", "centred", "fractional", "rmac", "segments", "windows"],
+    ],
     "export": [
         ["heads", "backbones", "digits", "augment"],
         ["accuracy", "samples"],
