@@ -82,7 +82,8 @@ class Progressions:
         member = np.arange(self.width)
         count = self.count[begin:end, None]
         origin = self.origin[begin:end, None]
-        position = origin + self.step * (self.skipped[begin:end, None] + member)
+        first = origin + self.step * self.skipped[begin:end, None]
+        position = first + self.step * member
         present = None
         if count.min() < self.width:
             present = member < count
@@ -90,4 +91,8 @@ class Progressions:
         if not centred:
             return Taps(position, present)
         length = np.broadcast_to(self.length, self.origin.shape)[begin:end, None]
-        return Taps(position, present, position - (origin + self.step * (length - 1) / 2), self.step * length / 2)
+        centre = origin + self.step * (length - 1) / 2
+        seen = first + self.step * np.minimum(
+            member, np.maximum(count - 1, 0)
+        )  # absent ones repeat the last that is there
+        return Taps(position, present, seen - centre, self.step * length / 2)

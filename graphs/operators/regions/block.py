@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Integers = NDArray[np.int32] | NDArray[np.int64]
+Integers = NDArray[np.int32 | np.int64]
 
 
 class RegionError(ValueError):
@@ -66,6 +66,6 @@ class Regions(Protocol):
         """(R,): how many cells of weight other than 0 each region has."""
 
 
-def index_dtype(cells: int) -> type[np.int32] | type[np.int64]:
+def index_dtype(cells: int) -> type[np.int32 | np.int64]:
     """The dtype of positions in a plane of so many cells."""
     return np.int32 if cells < 2**31 else np.int64

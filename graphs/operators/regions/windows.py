@@ -9,7 +9,7 @@ import numpy as np
 
 from graphs.operators.regions.axis import Progressions
 from graphs.operators.regions.block import RegionError
-from graphs.operators.regions.grid import Floats, Grid, Profile
+from graphs.operators.regions.grid import Grid
 from graphs.operators.regions.numbers import LARGEST, checked_plane, integer, per_axis, shown
 
 Padding = int | Sequence[int] | Sequence[tuple[int, int]] | str
@@ -96,7 +96,6 @@ def windows(
     *,
     count_include_pad: bool = False,
     divisor_override: int | None = None,
-    profile: Profile | None = None,
 ) -> Grid:
     """All windows of a geometry.
 
@@ -105,7 +104,6 @@ def windows(
         count_include_pad: an average divides by the number of taps inside the plane and its padding (never by those beyond,
             which `ceil_mode` makes), instead of those inside the plane.
         divisor_override: what an average divides by instead, not 0.
-        profile: weights by the distance from the window's centre; the average then divides by their sum over the plane.
 
     Raises:
         RegionError: the divisor is 0 or no integer.
@@ -123,8 +121,7 @@ def windows(
             raise RegionError("divisor_override: expected any integer but 0, got 0")
         divisors = [np.ones(output) for output in geometry.output]
         divisors[0] *= divisor_override
-    given: tuple[Floats, ...] | None = tuple(divisors) if divisors and profile is None else None
-    return Grid(geometry.plane, tuple(axes), given, profile)
+    return Grid(geometry.plane, tuple(axes), tuple(divisors) or None)
 
 
 def _explicit_pads(padding: object, kernels: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
