@@ -104,7 +104,7 @@ def native(array: Tensor) -> Tensor:
 def little_endian(array: Tensor) -> memoryview:
     """Give an array's elements, row-major, as little-endian bytes: a view where they lie so, else of a copy."""
     ordered = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-    return memoryview(ordered.reshape(-1).view(np.uint8))
+    return ordered.reshape(-1).view(np.uint8).data
 
 
 def from_bytes(data: memoryview | bytes, dtype: DType, shape: tuple[int, ...], *, fortran: bool = False) -> Tensor:

@@ -34,9 +34,10 @@ _MEMBER = re.compile(
     (?: ["'](?P<descr>[^"']{0,64})["'] | (?P<order>True|False) | \((?P<shape>[\d\s,L]*)\) )\s*(?:,|\Z)""",
     re.VERBOSE | re.ASCII,
 )
+_STRUCTURED = re.compile(r"\s*['\"]descr['\"]\s*:\s*\[")
 _SIZES = re.compile(r"\s*(?:\d{1,19}L?\s*,\s*)*(?:\d{1,19}L?\s*)?", re.ASCII)
 _DESCRIPTIONS: dict[str, DType] = {
-    order + dtype.str[1:]: dtype.newbyteorder(order)
+    order + dtype.str[1:]: np.dtype(order + dtype.str[1:])
     for dtype in (*DTYPES.values(), BOOL)
     for order in ("|<>" if dtype.itemsize == 1 else "<>")
 }
@@ -105,7 +106,7 @@ def _members(header: str, name: str) -> tuple[DType, bool, list[int]]:
     while position < len(text):
         member = _MEMBER.match(text, position)
         if member is None:
-            if re.compile(r"\s*['\"]descr['\"]\s*:\s*\[").match(text, position):
+            if _STRUCTURED.match(text, position):
                 raise _dtype_refused(name, "a structured one")
             raise unreadable
         value = {"descr": "descr", "fortran_order": "order", "shape": "shape"}[member["key"]]
