@@ -16,7 +16,7 @@ LAYERS = {
     "graphs.operators.regions": [
         ["block"],
         ["numbers", "axis"],
-        ["buckets", "grid", "joined", "masked", "transpose", "whole"],
+        ["buckets", "grid", "joined", "masked", "rectangles", "transpose", "whole"],
         ["adaptive", "align", "binomial", "boxes", "centred", "fractional", "rmac", "segments", "windows"],
     ],
     "export": [

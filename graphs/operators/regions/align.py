@@ -75,10 +75,9 @@ class Aligned:
             apart = (numbers.size, *(position.shape[1] if other == axis else 1 for other in range(axes)))
             index = index * self.plane[axis] + position.reshape(apart)
             weight = weight * part.reshape(apart)
-        weight = weight.reshape(numbers.size, -1)
-        present = index.reshape(weight.shape) * (weight != 0)
+        index, weight = index.reshape(numbers.size, -1), weight.reshape(numbers.size, -1)
         divisor = np.maximum(self.samples[box].prod(axis=1), 1).astype(np.float64)
-        return Block(numbers, present.astype(index_dtype(math.prod(self.plane))), weight, divisor)
+        return Block(numbers, index.astype(index_dtype(math.prod(self.plane))), weight, divisor)
 
     def _widths(self) -> NDArray[np.int64]:
         """(N, A): cells that a bin reads on each axis, at most: two for each sample, and no cell twice."""
@@ -93,9 +92,10 @@ class Aligned:
         at = self.begin[box, axis, None] + (place[:, None] + (number + 0.5) / np.maximum(samples, 1)) * bin_size
         counted = (number < samples) & (at >= -1) & (at <= size)
         at = np.clip(at, 0, size - 1)
+        at = np.where(counted, at, np.trunc(at[:, :1]))  # those that do not count widen no table
         low = at.astype(np.int64)
-        high = np.minimum(low + 1, size - 1)
         fraction = at - low
+        high = low + (fraction > 0)
         return _merged(
             np.concatenate([low, high], axis=1), np.concatenate([(1 - fraction) * counted, fraction * counted], axis=1)
         )

@@ -26,8 +26,8 @@ class Block:
     Attributes:
         rows: the numbers of these regions among all regions, row-major in `Regions.shape`: a slice, or int64 (r,).
         index: (r, n), flat positions in the plane, int32 where the plane has fewer than 2³¹ cells, else int64; row-major
-            within a region, so the first of a tie is the lowest; 0 where a cell is absent. None: one region, which is the
-            whole plane in order.
+            within a region, so the first of a tie is the lowest; any cell of the plane where one is absent. None: one region,
+            which is the whole plane in order.
         weight: float64 (r, n), 0 where a cell is absent. None: every cell is present with weight 1.
         divisor: float64 (r,), what an average divides by. None: the sum of the weights.
     """

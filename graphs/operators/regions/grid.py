@@ -86,10 +86,7 @@ class Grid:
         index = self._index(taps)
         if weight is not None:
             weight = np.broadcast_to(weight, index.shape).reshape(regions, -1)
-        index = index.reshape(regions, -1)
-        if any(tap.weight is not None for tap in taps) and weight is not None:
-            index = index * (weight != 0)
-        return Block(rows, index, weight, divisor)
+        return Block(rows, index.reshape(regions, -1), weight, divisor)
 
     def _index(self, taps: list[Taps]) -> Integers:
         strides = [math.prod(self.plane[number + 1 :]) for number in range(len(self.plane))]
