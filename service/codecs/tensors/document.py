@@ -112,7 +112,7 @@ class Document:
         if depth > MAX_DEPTH:
             raise Malformed(f"{place}: expected at most {MAX_DEPTH} levels of nesting beside the tensors, got more")
         if isinstance(value, Array):
-            return [self._plain(item, place, left, depth + 1) for item in value]
+            return [self._plain(item, f"{place}[{i}]", left, depth + 1) for i, item in enumerate(value)]
         inner = Document(value, body=None, max_elements=self._max_elements, where=f"{place}.")
         return {name: self._plain(value[name], f"{place}.{_shown(name)}", left, depth + 1) for name in inner.names}
 

@@ -27,6 +27,7 @@ from service.errors import InvalidTensor
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 _SATURATED = 0xFFFFFF  # simdjson keeps lengths in 24 bits; a list of this length may be any longer
+_SMALL = 16  # members of an object that is looked into
 _WIDE: dict[str, Literal["d", "i", "u"]] = {"f": "d", "i": "i", "u": "u", "b": "u"}
 WIDEST: dict[str, DType] = {
     "f": np.dtype(np.float64),
@@ -42,14 +43,15 @@ def _length(array: Array) -> int:
     return size if size < _SATURATED else sum(1 for _ in array)
 
 
-def count_arrays(value: object) -> int:
-    """Count lists in a value, looking into those only whose first element is a list or an object: a lower bound."""
+def count_arrays(value: object, depth: int = 0) -> int:
+    """Count lists in a value that has not been checked: a lower bound, exact for rectangular lists and small objects."""
     if isinstance(value, Array):
-        if not len(value) or not isinstance(value[0], Array | Object):
+        if depth == MAX_DIMENSIONS or not len(value) or not isinstance(value[0], Array | Object):
             return 1
-        return 1 + sum(map(count_arrays, value))
-    if isinstance(value, Object):
-        return sum(count_arrays(value[key]) for key in value)
+        return 1 + sum(count_arrays(part, depth + 1) for part in value)
+    if isinstance(value, Object) and depth < MAX_DIMENSIONS and len(value) <= _SMALL:
+        # A name once, be it there twice; and none with NUL, at which simdjson would end it.
+        return sum(count_arrays(value[name], depth + 1) for name in set(value) if "\0" not in name)
     return 0
 
 

@@ -60,13 +60,17 @@ def side_by_side(before: Tensor, after: Tensor, *, max_pixels: int) -> Pixels:
     channels = max(picture.shape[2] for picture in pictures)
     out = np.full((height, sum(widths) + GAP, channels), 255, np.uint8)
     for picture, width, left in zip(pictures, widths, (0, widths[0] + GAP), strict=True):
-        rows = np.arange(height) * picture.shape[0] // height
-        columns = np.arange(width) * picture.shape[1] // width
+        rows, columns = _nearest(picture.shape[0], height), _nearest(picture.shape[1], width)
         # Alpha, where the other one has it and this one has not, stays 255; grey goes to all three colours.
         out[:, left : left + width, : 3 if picture.shape[2] < 3 <= channels else picture.shape[2]] = picture[
             rows[:, None], columns
         ]
     return out
+
+
+def _nearest(old: int, new: int) -> npt.NDArray[np.intp]:
+    """For each of `new` pixels, the one of `old` that its centre falls in."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
 def _pixels(array: Tensor) -> Pixels:
