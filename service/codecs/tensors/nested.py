@@ -28,6 +28,7 @@ NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 _SATURATED = 0xFFFFFF  # simdjson keeps lengths in 24 bits; a list of this length may be any longer
 _SMALL = 16  # members of an object that is looked into
+_KINDS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool, int}}
 _WIDE: dict[str, Literal["d", "i", "u"]] = {"f": "d", "i": "i", "u": "u", "b": "u"}
 WIDEST: dict[str, DType] = {
     "f": np.dtype(np.float64),
@@ -164,16 +165,15 @@ def _fill(out: Tensor, array: Array, dtype: DType, name: str, place: str) -> Non
 
 
 def _fill_row(out: Tensor, row: Array, dtype: DType, place: str) -> None:
-    if dtype.kind == "f":
-        kinds = set(map(type, row))
-        if kinds <= {int, float}:
+    kinds = set(map(type, row))
+    with suppress(OverflowError, KeyError):  # an integer beyond int64 or uint64, another string: again, for its place
+        if kinds <= _KINDS[dtype.kind]:
             out[:] = np.fromiter(row, out.dtype, out.size)
             return
-        if kinds <= {int, float, str}:
-            with suppress(KeyError):  # another string: read again, for its place
-                floats = (NON_FINITE[value] if type(value) is str else value for value in row)
-                out[:] = np.fromiter(floats, out.dtype, out.size)
-                return
+        if dtype.kind == "f" and kinds <= {int, float, str}:
+            floats = (NON_FINITE[value] if type(value) is str else value for value in row)
+            out[:] = np.fromiter(floats, out.dtype, out.size)
+            return
     out[:] = np.fromiter(_numbers(row, dtype, place), out.dtype, out.size)
 
 
