@@ -5,8 +5,9 @@ ServiceError
 ├── ModelNotFound           404  model_not_found
 ├── RouteNotFound           404  not_found
 ├── MethodNotAllowed        405  method_not_allowed
+├── NotAcceptable           406  not_acceptable          no form of the answer is one that Accept allows
 ├── RequestTimeout          408  request_timeout         the body came too slowly
-├── PayloadTooLarge         413  payload_too_large       bytes, pixels, images
+├── PayloadTooLarge         413  payload_too_large       bytes, pixels, images, tensors
 ├── UnsupportedMediaType    415  unsupported_media_type  not a format that we read
 ├── Invalid                 422
 │   ├── InvalidImage        422  invalid_image           a format that we read, but broken, or a size the model does not take
@@ -63,6 +64,12 @@ class MethodNotAllowed(ServiceError):
     status, code = 405, "method_not_allowed"
 
 
+class NotAcceptable(ServiceError):
+    """None of the media types in `Accept` can carry this answer."""
+
+    status, code = 406, "not_acceptable"
+
+
 class RequestTimeout(ServiceError):
     """The client sent its body more slowly than `body_timeout_s` allows."""
 
@@ -70,7 +77,7 @@ class RequestTimeout(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    """The body, an image's pixels (read from its header) or the number of images passes its limit."""
+    """The body, an image's pixels (read from its header), the number of images or a tensor's elements pass their limit."""
 
     status, code = 413, "payload_too_large"
 
