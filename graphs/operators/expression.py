@@ -8,6 +8,7 @@ float64), not all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Union
 
 import numpy as np
@@ -203,21 +204,11 @@ class Tensor:
 
     def max(self, axis: int = -1) -> Tensor:
         """The maximum along an axis, kept; the gradient goes to the first of equals, as in PyTorch's max_pool."""
-        place = axis % self.rank
-
-        def vjp(g: Tensor) -> Tensor:
-            return where(self.first_maximum(place), g, 0.0)
-
-        return self._reduce("ReduceMax", axis, vjp)
+        return self._reduce("ReduceMax", axis, lambda g: where(self.first_maximum(axis), g, 0.0))
 
     def min(self, axis: int = -1) -> Tensor:
         """The minimum along an axis, kept; the gradient goes to the first of equals."""
-        place = axis % self.rank
-
-        def vjp(g: Tensor) -> Tensor:
-            return where((-self.detach()).first_maximum(place), g, 0.0)
-
-        return self._reduce("ReduceMin", axis, vjp)
+        return self._reduce("ReduceMin", axis, lambda g: where((-self.detach()).first_maximum(axis), g, 0.0))
 
     def first_maximum(self, axis: int = -1) -> Tensor:
         """True at the first maximum along an axis, false elsewhere."""
@@ -292,9 +283,7 @@ def emit(
 
 def where(condition: Tensor, yes: Operand, no: Operand) -> Tensor:
     """`yes` where the condition holds, else `no`; elementwise, broadcasting."""
-    graph = condition.graph
-    a = yes if isinstance(yes, Tensor) else constant(graph, yes)
-    b = no if isinstance(no, Tensor) else constant(graph, no)
+    a, b = (side if isinstance(side, Tensor) else constant(condition.graph, side) for side in (yes, no))
     parents: list[tuple[Tensor, Vjp]] = [
         (a, lambda g: where(condition, g, 0.0).fit(a)),
         (b, lambda g: where(condition, 0.0, g).fit(b)),
@@ -303,9 +292,5 @@ def where(condition: Tensor, yes: Operand, no: Operand) -> Tensor:
 
 
 def _broadcast(operands: Sequence[Tensor]) -> tuple[bool, ...]:
-    rank = max(operand.rank for operand in operands)
-    thin = [True] * rank
-    for operand in operands:
-        for place, single in enumerate(operand.thin, start=rank - operand.rank):
-            thin[place] = thin[place] and single
-    return tuple(thin)
+    backwards = zip_longest(*(operand.thin[::-1] for operand in operands), fillvalue=True)
+    return tuple(all(axis) for axis in backwards)[::-1]
