@@ -1,0 +1,251 @@
+"""The hot road of tensor requests: plain ASGI, so that pooling sixteen numbers costs little more than answering at all.
+
+A request goes headers → body → arrays → plan → result → answer. What is small happens at once on the event loop, which is
+faster than any hand-over; what is large is admitted as a model's requests are, and happens in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.accept import Written, choose
+from service.api.answers import DEFAULTS, Action, Answer, write_answer
+from service.api.intake import Body, Said, read_body, read_headers
+from service.api.parameters import read_query
+from service.api.state import State
+from service.api.tensors import Asked, Kind, kind_of_body, read_request
+from service.errors import DeadlineExceeded, ServiceError
+from service.runtime.admission import Ticket
+from service.runtime.pooling.pooler import Pooled, Prepared
+
+ACTIONS: dict[str, Action] = {"/v1/pool": "pool", "/v1/pool/gradient": "gradient", "/v1/unpool": "unpool"}
+"""What each path does."""
+
+SMALL_WORK = 50_000
+"""Cells that are pooled on the event loop: below 0.1 ms, which a hand-over to a thread and back costs too."""
+
+_SMALL_BODY = 2**16
+"""Bytes that are parsed on the event loop, 0.2 ms of JSON; above it a request is admitted before its body is read."""
+
+_PLAIN_BODY = 2**22
+"""Bytes of raw numbers and .npy files that are read there: they are looked at, not parsed."""
+
+_WATCH_FROM_S = 0.1
+"""Below this expected wait nobody watches whether the client is still there."""
+
+T = TypeVar("T")
+
+
+class _Plan(NamedTuple):
+    """A request that is read and found to be possible."""
+
+    asked: Asked
+    prepared: Sequence[Prepared]
+    work: int
+    written: Written
+    named: bool
+
+
+class _Timing:
+    """Seconds of the stages, for Server-Timing."""
+
+    __slots__ = ("decode", "encode", "infer", "queue")
+
+    def __init__(self) -> None:
+        self.decode = self.queue = self.infer = self.encode = 0.0
+
+    def header(self) -> tuple[bytes, bytes]:
+        stages = (self.decode * 1e3, self.queue * 1e3, self.infer * 1e3, self.encode * 1e3)
+        return b"server-timing", b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages
+
+
+class Hot:
+    """Pure ASGI, inside of `RequestId`; everything but ACTIONS passes through."""
+
+    def __init__(
+        self, app: ASGIApp, *, state: State, answer_error: Callable[[Request, Exception], Awaitable[Response]]
+    ) -> None:
+        """Stand before an application.
+
+        Args:
+            app: what is inside.
+            state: the app's.
+            answer_error: words an error.
+        """
+        self.app = app
+        self._state = state
+        self._settings = state.settings
+        self._pooler = state.pooler
+        self._admission = state.pool_admission
+        self._answer_error = answer_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        action = ACTIONS.get(scope["path"]) if scope["type"] == "http" else None
+        if action is None or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        timing = _Timing()
+        try:
+            answer = await self._answer(action, scope, receive, timing)
+        except ClientDisconnect:
+            return  # there is nobody to answer
+        except ServiceError as error:
+            response = await self._answer_error(Request(scope), error)
+            await response(scope, receive, send)
+            return
+        headers, buffers = answer
+        headers.append(timing.header())
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for buffer in buffers[:-1]:
+            await send({"type": "http.response.body", "body": buffer, "more_body": True})
+        await send({"type": "http.response.body", "body": buffers[-1]})
+
+    async def _answer(self, action: Action, scope: Scope, receive: Receive, timing: _Timing) -> Answer:
+        """Take a request from its headers to its answer.
+
+        Raises:
+            ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away.
+        """
+        said = read_headers(scope["headers"], self._settings)
+        deadline = time.monotonic() + said.limit_s
+        query = read_query(scope["query_string"])
+        kind = kind_of_body(said.content_type, query)
+        ticket: Ticket | None = None
+        answered = False
+        try:
+            if said.length is None or said.length > _SMALL_BODY:
+                ticket = self._admission.admit(said.limit_s, said.length)
+            elif self._admission.waiting:
+                self._admission.refuse(said.limit_s)
+            whole = kind not in {"npy", "npz", "raw"}
+            body = await read_body(receive, said, self._settings, whole=whole)
+            if ticket is not None:
+                ticket.begin()
+            started = time.monotonic()
+            if _is_quick(kind, len(body)):
+                plan = self._plan(action, kind, body, said, query)
+            else:
+                if ticket is None:
+                    ticket = self._begun(said)
+
+                def read() -> _Plan:
+                    return self._plan(action, kind, body, said, query)
+
+                plan = await self._in_thread(read, receive, deadline, timing)
+            timing.decode = time.monotonic() - started - timing.queue
+            if plan.work < SMALL_WORK:
+                answer = self._run(action, plan, deadline, timing)
+            else:
+                if ticket is None:
+                    ticket = self._begun(said)
+                ticket.weigh(plan.work, 0)
+                answer = await self._in_thread(
+                    lambda: self._run(action, plan, deadline, timing), receive, deadline, timing
+                )
+            answered = True
+            return answer
+        finally:
+            if ticket is not None:
+                ticket.leave(answered=answered)
+
+    def _begun(self, said: Said) -> Ticket:
+        ticket = self._admission.admit(said.limit_s, said.length)
+        ticket.begin()
+        return ticket
+
+    def _plan(self, action: Action, kind: Kind, body: Body, said: Said, query: dict[str, object]) -> _Plan:
+        """Read the body and have every operator of it prepared; whatever is wrong with the request is found here."""
+        asked = read_request(kind, body, said.content_type, query, self._settings)
+        written, named = choose(said.accept, DEFAULTS[asked.form])
+        tensor = asked.tensor
+        prepared: list[Prepared] = []
+        work = 0
+        for place, job in enumerate(asked.jobs):
+            try:
+                one = self._pooler.prepare(action, job.op, job.parameters, job.arrays, tensor.shape, tensor.dtype)
+            except ServiceError as error:
+                _name_member(error, asked, place)
+                raise
+            prepared.append(one)
+            work += one.work
+        return _Plan(asked, prepared, work, written, named)
+
+    def _run(self, action: Action, plan: _Plan, deadline: float, timing: _Timing) -> Answer:
+        """Pool, and write the answer."""
+        started = time.monotonic()
+        if started > deadline:
+            raise DeadlineExceeded("the time limit passed before the tensor was pooled")
+        asked = plan.asked
+        results: list[Pooled] = []
+        for place, prepared in enumerate(plan.prepared):
+            try:
+                results.append(prepared.run(asked.tensor, deadline))
+            except ServiceError as error:
+                _name_member(error, asked, place)
+                raise
+        ended = time.monotonic()
+        timing.infer = ended - started
+        answer = write_answer(
+            action, asked, results, plan.written, named=plan.named, max_pixels=self._settings.max_pixels
+        )
+        timing.encode = time.monotonic() - ended
+        return answer
+
+    async def _in_thread(self, work: Callable[[], T], receive: Receive, deadline: float, timing: _Timing) -> T:
+        """Run something in a thread, for as long as there is time and somebody to answer.
+
+        Raises:
+            DeadlineExceeded (504): it was not done by the deadline.
+            ClientDisconnect: the client went away.
+        """
+        asked_at = time.monotonic()
+
+        def begin() -> T:
+            begun = time.monotonic()
+            timing.queue += begun - asked_at
+            if begun > deadline:  # it waited for a thread too long: do not begin
+                raise DeadlineExceeded("the time limit passed before the work was begun")
+            return work()
+
+        course: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._state.poolers, begin)
+        waited: set[asyncio.Future[T] | asyncio.Future[None]] = {course}
+        gone: asyncio.Future[None] | None = None
+        if self._admission.drain_s() >= _WATCH_FROM_S:
+            gone = asyncio.ensure_future(_disconnect(receive))
+            waited.add(gone)
+        try:
+            await asyncio.wait(waited, timeout=deadline - asked_at, return_when=asyncio.FIRST_COMPLETED)
+            if course.done():
+                return course.result()
+            if gone is not None and gone.done():
+                raise ClientDisconnect
+            raise DeadlineExceeded("the time limit passed before the tensor was pooled")
+        finally:
+            course.cancel()
+            if gone is not None:
+                gone.cancel()
+
+
+def _is_quick(kind: Kind, length: int) -> bool:
+    """Whether reading a body takes next to no time, whatever is in it: small files inflate, small pictures are large ones."""
+    if kind in {"npy", "raw"}:
+        return length <= _PLAIN_BODY
+    return kind == "json" and length <= _SMALL_BODY
+
+
+def _name_member(error: ServiceError, asked: Asked, place: int) -> None:
+    if asked.many:
+        error.message = f"ops[{place}]: {error.message}"
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

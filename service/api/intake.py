@@ -1,0 +1,132 @@
+"""A request's headers and body straight from ASGI, for endpoints whose requests are as small as 4×4 numbers or as large as 256 MiB.
+
+The limits are those of `body`: a request of the one kind and of the other are refused in the same words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import NamedTuple
+
+import numpy as np
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from service.api.body import TIMEOUT_HEADER
+from service.errors import InvalidParameter, Malformed, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from service.settings import Settings
+
+Body = bytes | memoryview
+"""bytes where it came in one piece or without a length, else a view of a buffer that was filled as it came."""
+
+
+class Said(NamedTuple):
+    """What the headers say that matters here.
+
+    Attributes:
+        content_type: as sent, parameters and all; "" if absent.
+        accept: as sent; "" if absent.
+        length: of the body in bytes; None where it is sent in chunks.
+        limit_s: seconds that the caller will wait, at most `timeout_s`.
+    """
+
+    content_type: str
+    accept: str
+    length: int | None
+    limit_s: float
+
+
+def read_headers(headers: list[tuple[bytes, bytes]], settings: Settings) -> Said:
+    """Go over the headers once, and refuse a body by what they say of it.
+
+    Raises:
+        PayloadTooLarge (413): Content-Length passes max_body_bytes.
+        UnsupportedMediaType (415): the body is compressed as a whole.
+        InvalidParameter (422): X-Request-Timeout is no positive number.
+    """
+    content_type = accept = ""
+    length: int | None = None
+    limit_s = settings.timeout_s
+    for name, value in headers:  # lower case, as ASGI has them
+        if name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name == b"accept":
+            accept = f"{accept},{value.decode('latin-1')}" if accept else value.decode("latin-1")
+        elif name == b"content-length":
+            length = int(value)  # uvicorn has refused what is no number
+            if length > settings.max_body_bytes:
+                raise PayloadTooLarge(
+                    f"expected a body of at most {settings.max_body_bytes} bytes, Content-Length says {length}"
+                )
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaType("expected a body without Content-Encoding")
+        elif name == b"x-request-timeout":
+            limit_s = min(_seconds(value), settings.timeout_s)
+    return Said(content_type, accept, length, limit_s)
+
+
+def _seconds(text: bytes) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InvalidParameter(f"{TIMEOUT_HEADER}: expected seconds > 0, got something else")
+    return seconds
+
+
+async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: bool) -> Body:
+    """Read the whole body.
+
+    Args:
+        receive: ASGI's.
+        said: by the headers.
+        settings: for the limits.
+        whole: `bytes` are wanted, because the parser takes nothing else; else a large body is written where it stays.
+
+    Raises:
+        PayloadTooLarge (413): as soon as max_body_bytes is passed, whatever the headers said.
+        RequestTimeout (408): it did not come within body_timeout_s.
+        Malformed (400): it is empty.
+        ClientDisconnect: the client went away.
+    """
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                body: Body = message.get("body", b"")
+                size = len(body)
+            else:
+                # Not a bytearray, which is written full of zeros first: pages of this one are taken as the body comes, so
+                # that a Content-Length alone takes no memory.
+                filled = None if whole or said.length is None else np.empty(said.length, np.uint8).data
+                chunks: list[bytes] = []
+                while True:
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    chunk = message.get("body", b"")
+                    end = size + len(chunk)
+                    if end > settings.max_body_bytes:
+                        raise PayloadTooLarge(f"expected a body of at most {settings.max_body_bytes} bytes, more came")
+                    if filled is None:
+                        chunks.append(chunk)
+                    elif end > len(filled):
+                        raise Malformed(f"expected a body of {len(filled)} bytes by Content-Length, more came")
+                    else:
+                        filled[size:end] = chunk
+                    size = end
+                    if not message.get("more_body"):
+                        break
+                    message = await receive()
+                body = b"".join(chunks) if filled is None else filled[:size]
+    except TimeoutError:
+        raise RequestTimeout(
+            f"expected the whole body within {settings.body_timeout_s:g} s, got {size} bytes"
+        ) from None
+    if not size:
+        raise Malformed("expected a body, got none")
+    if size > settings.max_body_bytes:
+        raise PayloadTooLarge(f"expected a body of at most {settings.max_body_bytes} bytes, more came")
+    return body
