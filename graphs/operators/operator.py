@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -63,7 +63,9 @@ class Operator:
         mergeable: what tiles must keep to be merged exactly; None: they cannot.
         learnable: it has weights that a network can learn, and takes them in the request.
         regions: the operator's own region system, where it is not the request's choice: (plane, request, parameters) → Regions.
-        together: it must see all regions of the plane in one table.
+        together: it must see all regions of the plane in one table, and answers for all of them at once: (N,1,D).
+        weights: the arrays that it takes in the request, all of them needed, each with the names of its axes. Equal names have equal
+            lengths; `C` is the number of channels, `L` of cells in the plane. Leading axes of length 1 may be left out.
     """
 
     name: str
@@ -83,3 +85,4 @@ class Operator:
     learnable: bool = False
     regions: Callable[[tuple[int, ...], RegionParameters, Any], Regions] | None = None
     together: bool = False
+    weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)

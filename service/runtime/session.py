@@ -58,11 +58,18 @@ def resolve_provider(requested: Literal["auto", "cpu", "cuda"]) -> Provider:
     return "cuda" if available and any(Path(node).exists() for node in _DEVICE_NODES) else "cpu"
 
 
-def _options(provider: Provider, threads: int) -> ort.SessionOptions:
+def share_threads(threads: int) -> None:
+    """Make the one pool of threads that sessions with `shared_threads` run on; before the first session of the process is built."""
+    ort.set_global_thread_pool_sizes(threads or len(os.sched_getaffinity(0)), 1)
+
+
+def _options(provider: Provider, threads: int, *, shared_threads: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; warnings about shape nodes on the CPU are judged in _check_assignment
     # A GPU session needs one host thread; a CPU session takes all cores, so that a lone request has the whole machine.
-    options.intra_op_num_threads = 1 if provider == "cuda" else threads or len(os.sched_getaffinity(0))
+    if not shared_threads:
+        options.intra_op_num_threads = 1 if provider == "cuda" else threads or len(os.sched_getaffinity(0))
+    options.use_per_session_threads = not shared_threads
     options.enable_mem_pattern = (
         False  # its key collides between sizes and its map never shrinks: wrong for dynamic shapes
     )
@@ -79,10 +86,13 @@ class Session:
     Attributes:
         provider: where it really runs.
         device: the same, for people: `cpu`, `cuda:0`.
+        inputs: names of the graph's inputs.
         outputs: names of the graph's outputs, in order.
     """
 
-    def __init__(self, model: bytes, *, provider: Provider, device_id: int = 0, threads: int = 0) -> None:
+    def __init__(
+        self, model: bytes, *, provider: Provider, device_id: int = 0, threads: int = 0, shared_threads: bool = False
+    ) -> None:
         """Build the session and prove its provider.
 
         Args:
@@ -90,6 +100,7 @@ class Session:
             provider: where it must run.
             device_id: CUDA device.
             threads: threads of one run on the CPU; 0 is all cores.
+            shared_threads: run on the process's pool (`share_threads`) instead of threads of its own: for many small graphs.
 
         Raises:
             ProviderError: it would run elsewhere than asked for.
@@ -105,7 +116,7 @@ class Session:
             }
             configured.insert(0, (_PROVIDERS["cuda"], cuda))
         try:
-            self._session = ort.InferenceSession(model, _options(provider, threads), providers=configured)
+            self._session = ort.InferenceSession(model, _options(provider, threads, shared_threads=shared_threads), providers=configured)
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
         self._session.disable_fallback()
@@ -114,6 +125,7 @@ class Session:
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
         self.provider = provider
         self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
+        self.inputs: Sequence[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: Sequence[str] = [output.name for output in self._session.get_outputs()]
         self._check_assignment()
 

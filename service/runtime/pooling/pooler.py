@@ -1,0 +1,251 @@
+"""From a request to something that can run: every check is made here, before anything of the tensor's size is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from pydantic import ValidationError
+
+from graphs.operators.catalogue import UnknownOperator, find
+from graphs.operators.native import runs_natively
+from graphs.operators.operator import Operator, Parameters
+from graphs.operators.regions.block import RegionError, Regions
+from graphs.operators.request import RegionParameters
+from graphs.operators.systems import check_named, geometry_of, regions_of
+from service.errors import InvalidParameter, InvalidTensor, PayloadTooLarge
+from service.runtime.pooling.gradient import differentiate
+from service.runtime.pooling.kinds import kind_of
+from service.runtime.pooling.layout import Layout, layout_of
+from service.runtime.pooling.prepared import Pooled, Prepared, Unit
+from service.runtime.pooling.sessions import Sessions
+from service.runtime.pooling.unpool import prepare_unpool
+from service.runtime.session import Provider, share_threads
+from service.settings import Settings
+
+Action = Literal["pool", "gradient", "unpool"]
+
+_REGION_ARRAYS = ("boxes", "labels", "mask")
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What `prepare` gives: the work it will be, and how to run it.
+
+    Attributes:
+        work: cells touched, all in all.
+        run: (tensor, deadline) → the answer; blocks.
+    """
+
+    work: int
+    run: Callable[[np.ndarray, float], Pooled]
+
+
+class Pooler:
+    """Prepares requests; keeps the sessions and the last configurations."""
+
+    def __init__(self, settings: Settings, provider: Provider) -> None:
+        share_threads(settings.threads)
+        self.sessions = Sessions(provider, settings.device_id, most=settings.max_sessions)
+        self._max_elements = settings.max_tensor_elements
+        self._max_work = settings.max_pool_cells
+        self._known: OrderedDict[Hashable, Course] = OrderedDict()
+
+    def prepare(  # noqa: PLR0917 – the parts of a request, in the order in which they are known
+        self,
+        action: Action,
+        op: str,
+        parameters: Mapping[str, object],
+        arrays: Mapping[str, np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+    ) -> Course:
+        """Check a request and choose everything that it needs.
+
+        Args:
+            action: pool, differentiate or invert.
+            op: the operator's name.
+            parameters: regions' and the operator's, JSON values or strings of a query.
+            arrays: `mask`, `labels`, `boxes`, `grad_output`, `indices` and operators' weights, by name.
+            shape: of the tensor.
+            dtype: of the tensor.
+
+        Raises:
+            InvalidParameter: 422; says the rule and the numbers.
+            InvalidTensor: 422; the tensor or an array does not fit.
+            PayloadTooLarge: 413; the answer or the work would pass its limit.
+        """
+        key: Hashable = None
+        if not arrays:
+            key = action, op, orjson.dumps(parameters), shape, dtype.char
+            course = self._known.get(key)
+            if course is not None:
+                return course
+        try:
+            course = self._prepare(action, op, parameters, arrays, shape, dtype)
+        except UnknownOperator as error:
+            raise InvalidParameter(f"op: {error}") from None
+        except RegionError as error:
+            raise InvalidParameter(str(error)) from None
+        if key is not None:
+            self._known[key] = course
+            while len(self._known) > 256:
+                self._known.popitem(last=False)
+        return course
+
+    def _prepare(  # noqa: PLR0917
+        self,
+        action: Action,
+        op: str,
+        given: Mapping[str, object],
+        arrays: Mapping[str, np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+    ) -> Course:
+        if action == "unpool":
+            return Course(*prepare_unpool(op, given, arrays, shape, self.sessions, self._max_elements))
+        operator = find(op)
+        request, parameters = _split(operator, given, arrays)
+        check_named(frozenset(given) | frozenset(arrays))
+        if request.return_indices and operator.name not in {"max", "min"}:
+            raise InvalidParameter(f"return_indices: only max and min come from one cell, {operator.name!r} does not")
+        layout = layout_of(shape, request)
+        if operator.joint and not layout.lead:
+            raise InvalidTensor(f"{operator.name!r} sees all channels: expected a channel axis beside the pooled ones")
+        if request.groups is not None:
+            request = request.model_copy(update={"kernel": layout.plane[0] // request.groups, "groups": None})
+        units = self._units(operator, parameters, layout, request, arrays)
+        work = sum(unit.regions.cells * _length(unit.rows) for unit in units)
+        work *= layout.lead[-1] if operator.joint else 1
+        regions = math.prod(units[0].regions.shape)
+        if regions * layout.rows > self._max_elements:
+            raise PayloadTooLarge(
+                f"expected at most {self._max_elements} numbers in an answer, this one would have {regions * layout.rows}"
+            )
+        if work > self._max_work:
+            raise PayloadTooLarge(f"expected regions of at most {self._max_work} cells in all, these have {work}")
+        largest = max(1, max(unit.regions.cells for unit in units) // max(1, regions))
+        kind = kind_of(operator, dtype, largest)
+        native = None
+        if request.kernel is not None and action == "pool" and not arrays and operator.regions is None:
+            geometry = geometry_of(layout.plane, request)
+            plain = request.divisor_override is None and not request.return_indices
+            native = geometry if plain and runs_natively(op, geometry, dtype.name) else None
+        feeds, structure = _feeds(parameters, kind.arithmetic)
+        prepared = Prepared(
+            operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, native
+        )
+        if action == "pool":
+            return Course(work, prepared.run)
+        if not operator.differentiable:
+            raise InvalidParameter(f"op: {operator.name!r} has no gradient")
+        seed = arrays.get("grad_output")
+        return Course(3 * work, lambda x, deadline: Pooled(differentiate(prepared, x, seed, deadline)))
+
+    def _units(
+        self,
+        operator: Operator,
+        parameters: Parameters,
+        layout: Layout,
+        request: RegionParameters,
+        arrays: Mapping[str, np.ndarray],
+    ) -> list[Unit]:
+        samples = layout.rows // (layout.lead[-1] or 1) if operator.joint else layout.rows
+        shared = {name: array for name, array in arrays.items() if name in _REGION_ARRAYS}
+        apart = {name: array for name, array in shared.items() if name != "boxes" and array.shape != layout.plane}
+
+        def system(arrays: Mapping[str, np.ndarray], request: RegionParameters) -> Regions:
+            return regions_of(operator, parameters, layout.plane, request, arrays, max_regions=self._max_elements)
+
+        if not apart:
+            return [Unit(slice(0, samples), system(shared, request))]
+        prefix = _prefix(apart, layout, joint=operator.joint)
+        count = math.prod(prefix)
+        if "labels" in apart and request.segments is None:
+            most = int(apart["labels"].max(initial=-1)) + 1
+            request = request.model_copy(update={"segments": max(1, most)})
+        flat = {name: array.reshape(count, *layout.plane) for name, array in apart.items()}
+        step = samples // max(1, count)
+        return [
+            Unit(
+                slice(place * step, (place + 1) * step),
+                system(shared | {name: array[place] for name, array in flat.items()}, request),
+            )
+            for place in range(count)
+        ]
+
+
+def _prefix(arrays: Mapping[str, np.ndarray], layout: Layout, *, joint: bool) -> tuple[int, ...]:
+    """The leading axes that masks and labels have of their own.
+
+    Raises:
+        InvalidTensor: 422; they are not the tensor's first axes, or not the same for both.
+    """
+    lead = layout.lead[:-1] if joint else layout.lead
+    prefixes = set()
+    for name, array in arrays.items():
+        prefix, plane = array.shape[: -len(layout.plane)], array.shape[-len(layout.plane) :]
+        if plane != layout.plane or prefix != lead[: len(prefix)]:
+            raise InvalidTensor(
+                f"{name}: expected the plane {list(layout.plane)}, or that behind the first of the axes {list(lead)}, "
+                f"got the shape {list(array.shape)}"
+            )
+        prefixes.add(prefix)
+    if len(prefixes) > 1:
+        raise InvalidTensor("expected mask and labels with the same leading axes")
+    return prefixes.pop()
+
+
+def _split(
+    operator: Operator, given: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+) -> tuple[RegionParameters, Parameters]:
+    """Sort the parameters into the regions' and the operator's, and check both.
+
+    Raises:
+        InvalidParameter: 422; unknown, missing or out of range.
+    """
+    common, own = RegionParameters.model_fields, operator.parameters.model_fields
+    known = [*own, *(name for name in common)]
+    named = {**given, **{name: array for name, array in arrays.items() if name not in {"grad_output", "indices"}}}
+    for name in named:
+        if name not in own and name not in common:
+            raise InvalidParameter(
+                f"unknown parameter {name[:64]!r} of {operator.name!r}; known are: {', '.join(sorted(known))}"
+            )
+    try:
+        parameters = operator.parameters.model_validate({name: value for name, value in named.items() if name in own})
+        request = RegionParameters.model_validate(
+            {name: value for name, value in given.items() if name in common and name not in own}
+        )
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in detail['loc'][:1])}: {detail['msg']}"
+            for detail in error.errors(include_url=False, include_input=False)
+        ]
+        raise InvalidParameter("; ".join(dict.fromkeys(problems))) from None
+    return request, parameters
+
+
+def _feeds(parameters: Parameters, arithmetic: str) -> tuple[dict[str, np.ndarray], Hashable]:
+    """What of the parameters is fed to the graph, and what is built into it."""
+    feeds: dict[str, np.ndarray] = {}
+    structure: list[tuple[str, Any]] = []
+    for name, field in type(parameters).model_fields.items():
+        value = getattr(parameters, name)
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("feed") and value is not None:
+            feeds[name] = np.asarray(value, arithmetic)
+            structure.append((name, feeds[name].ndim))
+        else:
+            structure.append((name, repr(value)))
+    return feeds, tuple(structure)
+
+
+def _length(rows: slice) -> int:
+    length: int = rows.stop - rows.start
+    return length
