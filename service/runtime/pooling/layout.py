@@ -34,6 +34,11 @@ class Layout:
         """B: planes in the tensor."""
         return math.prod(self.lead)
 
+    @property
+    def moves(self) -> bool:
+        """Whether axes change places on the way."""
+        return self.across is not None or self.channels_last
+
     def to_rows(self, x: np.ndarray) -> np.ndarray:
         """View, or where axes must move copy, the tensor as (B, L)."""
         if self.across is not None:

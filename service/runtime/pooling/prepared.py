@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +20,13 @@ from service.runtime.pooling.feeds import Table, tables
 from service.runtime.pooling.kinds import Kind, check_sum, oddities
 from service.runtime.pooling.layout import Layout
 from service.runtime.pooling.sessions import Sessions
+from service.runtime.session import Session
 
 RUN_CELLS = 2**21
 """Gathered cells of one run: what a run needs stays in tens of megabytes whatever the tensor's size."""
+
+_SMALL = 2**21
+"""Tensors of at most so many elements, if their windows have a kernel of their own, run in one go."""
 
 _KEPT_CELLS = 2**16
 """Tables of at most so many cells are kept with the prepared request."""
@@ -89,6 +94,7 @@ class Prepared:
     sessions: Sessions
     work: int
     native: WindowGeometry | None = None
+    _whole: tuple[Session, tuple[int, ...], tuple[int, ...]] | None = field(default=None, init=False)
 
     def run(self, x: np.ndarray, deadline: float) -> Pooled:
         """Pool one tensor.
@@ -101,6 +107,10 @@ class Prepared:
             InvalidTensor: 422; NaN where `nan` is `reject`, or integers whose sum does not fit.
             DeadlineExceeded: 504.
         """
+        if self._whole is not None:
+            pooled = self._run_whole(x)
+            if pooled is not None:
+                return Pooled(pooled)
         samples = self.samples(x)
         shape = self.units[0].regions.shape
         count = int(np.prod(shape, dtype=np.int64))
@@ -128,9 +138,18 @@ class Prepared:
             y = np.zeros((0, count, 1), self.kind.output)
         if self.operator.together:
             shape = shape if y.shape[1] == count else ()
-        pooled = self._axes(self.kind.finish(y), shape)
+        answer = self._axes(self.kind.finish(y), shape)
         found_at = None if indices is None else self.layout.from_rows(indices, self.layout.lead, shape)
-        return Pooled(pooled, found_at, self._counts(shape) if self.request.return_counts else None)
+        return Pooled(answer, found_at, self._counts(shape) if self.request.return_counts else None)
+
+    def _run_whole(self, x: np.ndarray) -> np.ndarray | None:
+        """Run a small tensor's windows at once; None if there is something in it that the kernels do not take."""
+        assert self._whole is not None
+        session, shape, answer = self._whole
+        flat = x.reshape(-1)
+        if x.dtype.kind == "f" and not math.isfinite(np.dot(flat, flat)):
+            return None
+        return session.run_one(x.reshape(shape)).reshape(answer)
 
     def samples(self, x: np.ndarray) -> np.ndarray:
         """The tensor as (B,L), or (N,C,L) for joint operators."""
@@ -188,6 +207,10 @@ class Prepared:
             key,
             lambda: compose_native(name, geometry, dtype, count_include_pad=counted),  # type: ignore[arg-type]
         )
+        plain = not self.layout.moves and not self.request.return_counts and values.dtype != np.float16
+        if plain and math.prod(self.layout.shape) <= _SMALL:
+            answer = (*self.layout.lead, *geometry.output)
+            self._whole = session, (-1, 1, *geometry.plane), answer  # the next one of this kind takes the short way
         y = session.run({"x": values.reshape(-1, 1, *geometry.plane)})[0]
         return y.reshape(len(values), -1, 1)
 
