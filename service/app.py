@@ -16,8 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service import __version__
-from service.api import classify, health, models
+from service.api import classify, health, models, pool
 from service.api.door import Door
+from service.api.hot import Hot
 from service.api.inference import explain
 from service.api.middleware import RequestId
 from service.api.state import State
@@ -51,10 +52,11 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
         yield
         await run_in_threadpool(repository.stop)
         state.decoders.shutdown()
+        state.poolers.shutdown()
 
     app: FastAPI = FastAPIOffline(title="poolserve", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.poolserve = State(settings, repository)
-    for resource in (classify, models, health):
+    for resource in (classify, pool, models, health):
         app.include_router(resource.router)
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         ServiceError: answer_error,
@@ -66,6 +68,7 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(Door, state=app.state.poolserve, paths=INFERENCE_PATHS, answer_error=answer_error)
+    app.add_middleware(Hot, state=app.state.poolserve, answer_error=answer_error)
     app.add_middleware(RequestId, access_log=settings.access_log)
     return app
 

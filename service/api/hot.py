@@ -23,7 +23,8 @@ from service.api.state import State
 from service.api.tensors import Asked, Kind, kind_of_body, read_request
 from service.errors import DeadlineExceeded, ServiceError
 from service.runtime.admission import Ticket
-from service.runtime.pooling.pooler import Pooled, Prepared
+from service.runtime.pooling.pooler import Course
+from service.runtime.pooling.prepared import Pooled
 
 ACTIONS: dict[str, Action] = {"/v1/pool": "pool", "/v1/pool/gradient": "gradient", "/v1/unpool": "unpool"}
 """What each path does."""
@@ -47,7 +48,7 @@ class _Plan(NamedTuple):
     """A request that is read and found to be possible."""
 
     asked: Asked
-    prepared: Sequence[Prepared]
+    prepared: Sequence[Course]
     work: int
     written: Written
     named: bool
@@ -166,7 +167,7 @@ class Hot:
         asked = read_request(kind, body, said.content_type, query, self._settings)
         written, named = choose(said.accept, DEFAULTS[asked.form])
         tensor = asked.tensor
-        prepared: list[Prepared] = []
+        prepared: list[Course] = []
         work = 0
         for place, job in enumerate(asked.jobs):
             try:

@@ -18,7 +18,8 @@ def array_names() -> frozenset[str]:
     """The names of parameters that are tensors: regions', operators' weights, and what gradient and unpool take."""
     models: list[type[BaseModel]] = [RegionParameters, *(operator.parameters for operator in CATALOGUE.values())]
     found = (name for model in models for name, said in model.model_fields.items() if said.annotation is Any)
-    return frozenset({"grad_output", "indices", *found})
+    weights = (name for operator in CATALOGUE.values() for name in operator.weights)
+    return frozenset({"grad_output", "indices", *found, *weights})
 
 
 def read_query(query: bytes) -> dict[str, object]:

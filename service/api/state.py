@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from service.runtime.admission import Admission
+from service.runtime.pooling.pooler import Pooler
 from service.runtime.repository import Repository
 from service.settings import Settings
+
+_POOL_RATE = 1e8
+"""Cells per second, until it is measured."""
 
 
 @dataclass
@@ -21,16 +26,25 @@ class State:
         repository: loaded and warm.
         draining: SIGTERM has come: ready says 503, answers go on.
         decoders: threads that decode images; decoding releases the GIL.
+        pooler: runs the operators, where the models run.
+        pool_admission: its queue; work is counted in cells.
+        poolers: threads that read and pool large tensors; as many as cores.
     """
 
     settings: Settings
     repository: Repository
     draining: bool = False
     decoders: ThreadPoolExecutor = field(init=False)
+    pooler: Pooler = field(init=False)
+    pool_admission: Admission = field(init=False)
+    poolers: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        threads = self.settings.decode_threads or len(os.sched_getaffinity(0))
-        self.decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        cores = len(os.sched_getaffinity(0))
+        self.decoders = ThreadPoolExecutor(self.settings.decode_threads or cores, thread_name_prefix="decode")
+        self.pooler = Pooler(self.settings, self.repository.provider)
+        self.pool_admission = Admission(_POOL_RATE, max_waiting=self.settings.max_queue)
+        self.poolers = ThreadPoolExecutor(cores, thread_name_prefix="pool")
 
     @property
     def ready(self) -> bool:

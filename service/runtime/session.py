@@ -64,7 +64,9 @@ _SHARED = threading.Event()
 
 
 def share_threads(threads: int) -> None:
-    """Make the one pool of threads that sessions with `shared_threads` run on; before the first session of the process is built."""
+    """Make the one pool of threads that sessions with `shared_threads` run on; ONNX Runtime takes it once for a process."""
+    if _SHARED.is_set():
+        return
     ort.set_global_thread_pool_sizes(threads or len(os.sched_getaffinity(0)), 1)
     _SHARED.set()
 
