@@ -6,14 +6,42 @@ import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from graphs.operators import extremes, means
+from graphs.operators import (
+    aggregates,
+    attention,
+    codebooks,
+    extremes,
+    learned,
+    means,
+    routing,
+    second_order,
+)
 from graphs.operators.operator import Operator
 
-FAMILIES = (extremes, means)
+FAMILIES = (
+    extremes,
+    means,
+    attention,
+    second_order,
+    codebooks,
+    routing,
+    aggregates,
+    learned,
+)
 
 CATALOGUE: Mapping[str, Operator] = MappingProxyType(
     {operator.name: operator for family in FAMILIES for operator in family.OPERATORS}
 )
+
+LEFT_OUT: Mapping[str, str] = MappingProxyType(
+    {
+        "tensor sketch": "its convolutions need a Fourier transform, which has no CUDA kernel; `compact_bilinear` projects instead",
+        "multi-head latent query (MAP, PMA) and CLIP's AttentionPool2d": "a layer of projections, embeddings and an MLP that "
+        "belongs to one trained model; without them it is `attention`, whose query takes up the projections of query and key",
+        "PRR pooling": "self-attention between all pairs of cells: n² memory for each region",
+    }
+)
+"""Poolings that the catalogue does not have, each with the reason."""
 
 
 class UnknownOperator(ValueError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphs.operators.expression import Tensor, placeholder, where
+from graphs.operators.functions import softmax
 
 LOWEST = float("-inf")
 
@@ -36,10 +37,24 @@ class Cells:
 
     def sum(self, x: Tensor) -> Tensor:
         """Σ w·x over each region, the last axis kept."""
+        return self.weigh(x).sum()
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """w·x, exactly 0 where a cell is absent whatever stands there."""
         if self.weight is None:
-            return x.sum()
+            return x
         assert self.present is not None
-        return where(self.present, x * self.weight, 0.0).sum()
+        return where(self.present, x * self.weight, 0.0)
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """w·e^x / Σ w·e^x over each region; all 0 for a region without cells."""
+        if self.present is None:
+            return softmax(x)
+        top = self.max(x).detach()
+        top = where(top.equal(LOWEST), 0.0, top)
+        powers = (where(self.present, x, top) - top).exp()
+        total = self.sum(powers)
+        return self.weigh(powers) / where(total.equal(0.0), 1.0, total)
 
     def size(self) -> Tensor:
         """Σ w of each region, n where all are present; 1 for a region without cells, so that nothing divides by 0."""

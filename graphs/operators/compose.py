@@ -71,13 +71,14 @@ def compose(operator: Operator, parameters: Parameters, variant: Variant) -> byt
     if variant.action == "gradient":
         cells.values.moving = True
     y = operator.write(cells, parameters)
-    if cells.weight is not None and np.dtype(variant.arithmetic).kind == "f":
+    if cells.weight is not None and not operator.together and np.dtype(variant.arithmetic).kind == "f":
         empty = cells.weight.max().equal(0.0)
         y = where(empty.reshape([0, 0, -1], [False, False, True]) if operator.joint else empty, 0.0, y)
     if variant.action == "gradient":
         return graph.build({"slots": _slots(graph, cells, y, operator.joint).value})
     if lost is not None:
         poisoned = lost.max(2).reshape([0, 0, -1], [False, False, True]) if operator.joint else lost
+        poisoned = poisoned.max(1) if operator.together else poisoned
         y = where(poisoned.greater(0.5), float("nan"), y)
     return graph.build({"y": (y if variant.output == variant.arithmetic else y.cast(variant.output)).value})
 

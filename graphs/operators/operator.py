@@ -64,8 +64,8 @@ class Operator:
         learnable: it has weights that a network can learn, and takes them in the request.
         regions: the operator's own region system, where it is not the request's choice: (plane, request, parameters) → Regions.
         together: it must see all regions of the plane in one table, and answers for all of them at once: (N,1,D).
-        weights: the arrays that it takes in the request, all of them needed, each with the names of its axes. Equal names have equal
-            lengths; `C` is the number of channels, `L` of cells in the plane. Leading axes of length 1 may be left out.
+        weights: the arrays that it takes in the request, all of them needed, each with the names of its axes. Equal names have
+            equal lengths; `C` is the number of channels, `L` of cells in the plane. Leading axes of length 1 may be left out.
     """
 
     name: str
