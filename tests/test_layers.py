@@ -13,6 +13,19 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     "graphs": [["card"], ["front", "operators"]],
+    "graphs.operators": [
+        ["regions", "graph", "request"],
+        ["expression"],
+        ["functions", "gradient", "cells"],
+        ["operator"],
+        # One row for the families: none may know another, but for what they all share.
+        ["weights", "compose", "native", "systems"],
+        ["extremes", "means", "powers", "exponentials", "orders", "moments", "mixtures", "windowed"],
+        ["aggregates", "attention", "codebooks", "learned", "routing", "second_order", "clusters"],
+        ["catalogue"],
+        ["document"],
+        ["__main__"],
+    ],
     "graphs.operators.regions": [
         ["block"],
         ["numbers", "axis"],
@@ -41,7 +54,13 @@ LAYERS = {
         ["workers"],
         ["__main__"],
     ],
-    "service.runtime": [["session", "line"], ["admission", "batcher"], ["model"], ["repository"]],
+    "service.runtime": [["session", "line"], ["admission", "batcher", "pooling"], ["model"], ["repository"]],
+    "service.runtime.pooling": [
+        ["sessions", "layout", "kinds", "feeds"],
+        ["prepared"],
+        ["gradient", "unpool"],
+        ["pooler"],
+    ],
 }
 """For each package, its parts from the bottom up: a part may import from its own row and the rows before it."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphs.operators.regions.block import Block, Regions
+from service.errors import InvalidTensor
 
 TABLE_CELLS = 2**18
 """Cells of the regions run together; times the rows of a chunk they make up a run's memory."""
@@ -39,6 +40,9 @@ def tables(regions: Regions, arithmetic: str, *, joint: bool, divided: bool, tog
         joint: weights get an axis for the channels.
         divided: the operator is an average that a divisor matters to.
         together: all regions in one table.
+
+    Raises:
+        InvalidTensor: 422; fractional weights for integers.
     """
     blocks = regions.blocks(2**62 if together else TABLE_CELLS)
     for block in [_merged(list(blocks), regions)] if together else blocks:
@@ -50,6 +54,8 @@ def tables(regions: Regions, arithmetic: str, *, joint: bool, divided: bool, tog
             feeds["index"] = block.index.astype(np.int64, copy=False)
         if block.weight is not None:
             weight = block.weight.astype(arithmetic)
+            if weight.dtype.kind == "i" and (weight != block.weight).any():
+                raise InvalidTensor("expected whole weights for a sum of integers; send floats to weigh by fractions")
             feeds["weight"] = weight[None, :, None, :] if joint else weight[None]
         if block.divisor is not None and divided:
             divisor = block.divisor.astype(arithmetic)

@@ -33,6 +33,8 @@ def differentiate(prepared: Prepared, x: np.ndarray, grad_output: np.ndarray | N
     """
     if x.dtype.kind != "f":
         raise InvalidTensor(f"expected a tensor of floats to differentiate by, got {x.dtype}")
+    if not x.size:
+        return np.zeros_like(x)
     samples = prepared.samples(x)
     arithmetic = np.dtype(prepared.kind.arithmetic)
     plain = replace(

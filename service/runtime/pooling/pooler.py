@@ -18,6 +18,8 @@ from graphs.operators.operator import Operator, Parameters
 from graphs.operators.regions.block import RegionError, Regions
 from graphs.operators.request import RegionParameters
 from graphs.operators.systems import check_named, geometry_of, regions_of
+from graphs.operators.weights import WeightError, checked_weights
+from graphs.operators.weights import WeightError, checked_weights
 from service.errors import InvalidParameter, InvalidTensor, PayloadTooLarge
 from service.runtime.pooling.gradient import differentiate
 from service.runtime.pooling.kinds import kind_of
@@ -90,8 +92,12 @@ class Pooler:
             course = self._prepare(action, op, parameters, arrays, shape, dtype)
         except UnknownOperator as error:
             raise InvalidParameter(f"op: {error}") from None
+        except WeightError as error:
+            raise InvalidTensor(str(error)) from None
         except RegionError as error:
             raise InvalidParameter(str(error)) from None
+        except WeightError as error:
+            raise InvalidTensor(str(error)) from None
         if key is not None:
             self._known[key] = course
             while len(self._known) > 256:
@@ -119,6 +125,10 @@ class Pooler:
             raise InvalidTensor(f"{operator.name!r} sees all channels: expected a channel axis beside the pooled ones")
         if request.groups is not None:
             request = request.model_copy(update={"kernel": layout.plane[0] // request.groups, "groups": None})
+        if operator.weights:
+            named = {name: getattr(parameters, name) for name in operator.weights}
+            checked = checked_weights(operator, named, layout.lead[-1] if layout.lead else 1, math.prod(layout.plane))
+            parameters = parameters.model_copy(update=checked)
         units = self._units(operator, parameters, layout, request, arrays)
         work = sum(unit.regions.cells * _length(unit.rows) for unit in units)
         work *= layout.lead[-1] if operator.joint else 1
@@ -137,6 +147,10 @@ class Pooler:
             plain = request.divisor_override is None and not request.return_indices
             native = geometry if plain and runs_natively(op, geometry, dtype.name) else None
         feeds, structure = _feeds(parameters, kind.arithmetic)
+        if operator.weights:
+            channels = layout.lead[-1] if layout.lead else 1
+            weights = checked_weights(operator, arrays, channels, math.prod(layout.plane))
+            feeds |= {name: array.astype(kind.arithmetic) for name, array in weights.items()}
         prepared = Prepared(
             operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, native
         )

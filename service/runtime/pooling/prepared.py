@@ -134,8 +134,7 @@ class Prepared:
                     if indices is not None:
                         found = self.run_table(values, piece, self.variant(piece, nan, "indices"))
                         indices[part, piece.block.rows] = found[..., 0]
-        if y is None:
-            y = np.zeros((0, count, 1), self.kind.output)
+        assert y is not None  # every unit has a piece, also without rows
         if self.operator.together:
             shape = shape if y.shape[1] == count else ()
         answer = self._axes(self.kind.finish(y), shape)
@@ -156,7 +155,8 @@ class Prepared:
         rows = self.layout.to_rows(x)
         if not self.operator.joint:
             return rows
-        return rows.reshape(-1, self.layout.lead[-1], rows.shape[-1])
+        channels = self.layout.lead[-1]
+        return rows.reshape(len(rows) // max(1, channels), channels, rows.shape[-1])
 
     def pieces(self, unit: Unit, deadline: float) -> Iterator[tuple[slice, Table | None]]:
         """Cut a unit into runs: rows, and the table that they run with; None for windows with a kernel of their own."""
@@ -191,11 +191,16 @@ class Prepared:
         """Run the graph of a variant over the regions of a table. Returns its only output."""
         key = (self.operator.name, self.structure, variant)
         session = self.sessions.get(key, lambda: compose(self.operator, self.parameters, variant))
+        empty = not len(values)
+        if empty:  # a graph that reshapes needs a sample to reshape
+            values = np.zeros((1, *values.shape[1:]), values.dtype)
+            more = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in more.items()}
         x = self.kind.feed(values)
         if not variant.gathered:
             x = x[:, None]
         fed = {"x": x, **table.feeds, **self.feeds, **more}
-        return session.run({name: fed[name] for name in session.inputs})[0]
+        y = session.run({name: fed[name] for name in session.inputs})[0]
+        return y[:0] if empty else y
 
     def _run_native(self, values: np.ndarray) -> np.ndarray:
         """Pool windows by their own kernel: (B,L) → (B,R,1)."""
@@ -210,9 +215,13 @@ class Prepared:
         plain = not self.layout.moves and not self.request.return_counts and values.dtype != np.float16
         if plain and math.prod(self.layout.shape) <= _SMALL:
             answer = (*self.layout.lead, *geometry.output)
-            self._whole = session, (-1, 1, *geometry.plane), answer  # the next one of this kind takes the short way
-        y = session.run({"x": values.reshape(-1, 1, *geometry.plane)})[0]
-        return y.reshape(len(values), -1, 1)
+            self._whole = (
+                session,
+                (self.layout.rows, 1, *geometry.plane),
+                answer,
+            )  # the next one of this kind takes the short way
+        y = session.run({"x": values.reshape(len(values), 1, *geometry.plane)})[0]
+        return y.reshape(len(values), math.prod(geometry.output), 1)
 
     def _axes(self, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """(B,R,K) or (N,R,D) → the answer's axes: several numbers of a region lie side by side on the channel axis."""
@@ -234,7 +243,7 @@ class Prepared:
 
 
 def _chunks(rows: slice, most: int, deadline: float) -> Iterator[slice]:
-    for start in range(rows.start, rows.stop, max(1, most)):
+    for start in range(rows.start, max(rows.stop, rows.start + 1), max(1, most)):  # no rows: one empty run
         if time.monotonic() > deadline:
             raise DeadlineExceeded("the time limit passed while the tensor was pooled")
         yield slice(start, min(start + max(1, most), rows.stop))
