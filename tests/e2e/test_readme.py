@@ -6,14 +6,20 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.e2e.server import ROOT, Server, serve
 
-LINES = re.findall(r"^curl .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+README = (ROOT / "README.md").read_text()
+LINES = re.findall(r"^curl .*$", README, re.MULTILINE)
+OUTPUT = re.compile(r" -o (\S+)$")
+CLASSIFIED = [line for line in LINES if "/v1/classify" in line]
 LABELS = {"8x8": "5", "33x71": "7", "640x480": "3", "4000x3000": "2"}
 """What is in the sample pictures (export/samples.py), by size."""
 
@@ -24,19 +30,66 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("line", LINES)
-def test_curl_line_works_as_written(server: Server, line: str) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where answers go; what the README's Python lines make is there."""
+    made = tmp_path_factory.mktemp("answers")
+    for line in re.findall(r"^python (-c .*)$", README, re.MULTILINE):
+        subprocess.run(["bash", "-c", f"{sys.executable} {line}"], cwd=made, check=True, timeout=120)
+    return made
+
+
+def run(server: Server, folder: Path, line: str) -> str:
+    """Run a line as it is written, but for the address and for where it reads and writes what is not in the repository."""
     command = line.replace("curl ", "curl --silent --fail-with-body ", 1).replace("http://127.0.0.1:8000", server.url)
+    command = OUTPUT.sub(rf" -o {folder}/\1", command).replace("@features.npy", f"@{folder}/features.npy")
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    answer = json.loads(ended.stdout)
-    pictures = re.findall(r"digit-(\d+x\d+)\.", line)
-    for result, size in zip(answer.get("results", []), pictures, strict=True):
-        assert f"{result['width']}x{result['height']}" == size
-        assert result["predictions"][0]["label"] == LABELS[size]
+    return ended.stdout
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@needs_curl
+@pytest.mark.parametrize("line", [line for line in LINES if not OUTPUT.search(line)])
+def test_curl_line_works_as_written(server: Server, folder: Path, line: str) -> None:
+    answer = json.loads(run(server, folder, line))
+    assert answer
+    if line in CLASSIFIED:
+        pictures = re.findall(r"digit-(\d+x\d+)\.", line)
+        for result, size in zip(answer["results"], pictures, strict=True):
+            assert f"{result['width']}x{result['height']}" == size
+            assert result["predictions"][0]["label"] == LABELS[size]
+
+
+@needs_curl
+def test_first_line_of_pooling_answers_what_is_shown(server: Server, folder: Path) -> None:
+    line = next(line for line in LINES if line.endswith("/v1/pool"))
+    shown = README.split(line)[1].split("```json\n")[1].split("\n")[0]
+    assert run(server, folder, line) == shown
+    assert json.loads(shown)["tensor"] == [[5, 7], [8, 9]]
+
+
+@needs_curl
+def test_photo_comes_back_pooled_beside_itself(server: Server, folder: Path) -> None:
+    (line,) = (line for line in LINES if line.endswith(".png"))
+    run(server, folder, line)
+    with Image.open(folder / "pooled.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (640 + 8 + 640, 480)
+
+
+@needs_curl
+def test_feature_maps_come_back_pooled(server: Server, folder: Path) -> None:
+    (line,) = (line for line in LINES if line.endswith("pooled.npy"))
+    run(server, folder, line)
+    before, after = np.load(folder / "features.npy"), np.load(folder / "pooled.npy")
+    assert (before.shape, before.dtype) == ((64, 256, 56, 56), np.float16)
+    assert np.array_equal(after, before.reshape(64, 256, 28, 2, 28, 2).max((3, 5)))
 
 
 def test_there_are_lines_for_each_size() -> None:
-    assert {size for line in LINES for size in re.findall(r"digit-(\d+x\d+)\.", line)} == set(LABELS)
-    assert all((Path(ROOT) / name).exists() for line in LINES for name in re.findall(r"@([\w./-]+)", line))
+    assert {size for line in CLASSIFIED for size in re.findall(r"digit-(\d+x\d+)\.", line)} == set(LABELS)
+    named = {name for line in LINES for name in re.findall(r"@([\w./-]+)", line)} - {"features.npy"}
+    assert all((Path(ROOT) / name).exists() for name in named)

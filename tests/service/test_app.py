@@ -118,6 +118,10 @@ def test_openapi_document_is_valid_and_documents_every_route(client: TestClient)
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/v1/classify",
+        "/v1/pool",
+        "/v1/pool/gradient",
+        "/v1/pool/operators",
+        "/v1/unpool",
         "/v1/models",
         "/v1/models/{name}",
         "/health/live",
