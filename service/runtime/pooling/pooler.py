@@ -19,7 +19,6 @@ from graphs.operators.regions.block import RegionError, Regions
 from graphs.operators.request import RegionParameters
 from graphs.operators.systems import check_named, geometry_of, regions_of
 from graphs.operators.weights import WeightError, checked_weights
-from graphs.operators.weights import WeightError, checked_weights
 from service.errors import InvalidParameter, InvalidTensor, PayloadTooLarge
 from service.runtime.pooling.gradient import differentiate
 from service.runtime.pooling.kinds import kind_of
@@ -92,8 +91,6 @@ class Pooler:
             course = self._prepare(action, op, parameters, arrays, shape, dtype)
         except UnknownOperator as error:
             raise InvalidParameter(f"op: {error}") from None
-        except WeightError as error:
-            raise InvalidTensor(str(error)) from None
         except RegionError as error:
             raise InvalidParameter(str(error)) from None
         except WeightError as error:
@@ -147,10 +144,6 @@ class Pooler:
             plain = request.divisor_override is None and not request.return_indices
             native = geometry if plain and runs_natively(op, geometry, dtype.name) else None
         feeds, structure = _feeds(parameters, kind.arithmetic)
-        if operator.weights:
-            channels = layout.lead[-1] if layout.lead else 1
-            weights = checked_weights(operator, arrays, channels, math.prod(layout.plane))
-            feeds |= {name: array.astype(kind.arithmetic) for name, array in weights.items()}
         prepared = Prepared(
             operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, native
         )
