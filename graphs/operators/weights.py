@@ -14,7 +14,7 @@ class WeightError(ValueError):
 
 
 def checked_weights(
-    operator: Operator, arrays: Mapping[str, np.ndarray], channels: int, cells: int
+    operator: Operator, arrays: Mapping[str, object], channels: int, cells: int
 ) -> dict[str, np.ndarray]:
     """Check the arrays of an operator against each other and against the tensor.
 
@@ -38,15 +38,15 @@ def checked_weights(
     for name, axes in operator.weights.items():
         wanted = f"[{', '.join(axes)}]"
         given = arrays.get(name)
-        if given is None:
-            raise WeightError(f"{operator.name}: expected a tensor `{name}` of shape {wanted}, got none")
+        if not isinstance(given, np.ndarray):
+            raise WeightError(f"{operator.name}: expected a tensor {name!r} of shape {wanted}, got none")
         if given.dtype.kind not in "uif":
             raise WeightError(f"{name}: expected numbers, got {given.dtype}")
         array = given.reshape((1,) * (len(axes) - given.ndim) + given.shape) if 0 < given.ndim < len(axes) else given
         if array.ndim != len(axes) or 0 in array.shape:
             raise WeightError(f"{name}: expected the shape {wanted}, got {list(given.shape)}")
         for axis, length in zip(axes, array.shape, strict=True):
-            due, source = lengths.setdefault(axis, (length, f"`{name}`"))
+            due, source = lengths.setdefault(axis, (length, f"as in {name!r}"))
             if length != due:
                 raise WeightError(
                     f"{name}: expected the shape {wanted} with {axis} = {due} ({source}), got {list(given.shape)}"
