@@ -10,9 +10,12 @@ from graphs.operators import (
     aggregates,
     attention,
     codebooks,
+    exponentials,
     extremes,
     learned,
     means,
+    moments,
+    powers,
     routing,
     second_order,
 )
@@ -21,6 +24,9 @@ from graphs.operators.operator import Operator
 FAMILIES = (
     extremes,
     means,
+    powers,
+    exponentials,
+    moments,
     attention,
     second_order,
     codebooks,
