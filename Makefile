@@ -26,6 +26,7 @@ lint: $(VENV)/.test  ## ruff and mypy --strict
 bench: $(VENV)/.test  ## measure the service against its ceiling; writes benchmarks/results/
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.pooling
 
 models: $(VENV)/.test  ## train and export everything in models/ (up to an hour on two cores)
 	$(BIN)/python -m export models

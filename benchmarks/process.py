@@ -28,10 +28,12 @@ class Running:
     Attributes:
         port: on 127.0.0.1.
         ready_s: seconds from starting the process to `/health/ready` = 200.
+        pid: of the process.
     """
 
     port: int
     ready_s: float
+    pid: int
 
 
 @contextmanager
@@ -49,11 +51,16 @@ def service(models: Path, *flags: str) -> Iterator[Running]:
 
 @contextmanager
 def empty() -> Iterator[Running]:
-    """Run the empty route (empty.py) under uvicorn, with the same loop and parser as the service's."""
+    """Run the empty route (empty.py)."""
+    with asgi("benchmarks.empty:app") as running:
+        yield running
+
+
+@contextmanager
+def asgi(app: str) -> Iterator[Running]:
+    """Run an application (`module:name`) under uvicorn, with the same loop and parser as the service's."""
     port = _free_port()
-    with _process(
-        ["-m", "uvicorn", "benchmarks.empty:app", "--port", str(port), "--log-level", "error"], port
-    ) as running:
+    with _process(["-m", "uvicorn", app, "--port", str(port), "--log-level", "error"], port) as running:
         yield running
 
 
@@ -85,7 +92,7 @@ def _process(arguments: Sequence[str], port: int) -> Iterator[Running]:
                 if process.poll() is not None or time.monotonic() - started > _START_LIMIT_S:
                     raise RuntimeError(f"the server did not start:\n{_last(words)}")
                 time.sleep(0.005)
-            yield Running(port, time.monotonic() - started)
+            yield Running(port, time.monotonic() - started, process.pid)
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended by itself, status {process.returncode}:\n{_last(words)}")
         finally:
