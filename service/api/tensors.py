@@ -16,7 +16,7 @@ from service.codecs.tensors.dtypes import BOOL, DTYPES, DType, Tensor, check_sha
 from service.codecs.tensors.npy import MAGIC, read_npy
 from service.codecs.tensors.npz import read_npz
 from service.codecs.tensors.raw import read_raw
-from service.errors import InvalidParameter, InvalidTensor, Malformed, PayloadTooLarge, UnsupportedMediaType
+from service.errors import InvalidParameter, InvalidTensor, Malformed, UnsupportedMediaType
 from service.settings import Settings
 
 Kind = Literal["json", "npy", "npz", "form", "raw", "image", "unsaid"]
@@ -213,7 +213,7 @@ def _jobs(document: Document, shared: Mapping[str, object], arrays: Mapping[str,
     """Read `ops`. What stands beside it holds for each of them that does not say otherwise."""
     parts = document.parts("ops")
     if not 0 < len(parts) <= MAX_OPS:
-        raise PayloadTooLarge(f"ops: expected 1 to {MAX_OPS} operators, got {len(parts)}")
+        raise InvalidParameter(f"ops: expected 1 to {MAX_OPS} operators, got {len(parts)}")
     names = array_names()
     for place, part in enumerate(parts):
         parameters = {**shared, **part.members(names)}

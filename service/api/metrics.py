@@ -1,0 +1,53 @@
+"""GET /metrics: what a Prometheus reads. Everything is counted where it happens; here it is only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from service.api.state import State, get_state
+
+router = APIRouter(tags=["health"])
+
+
+class StateCollector(Collector):
+    """Reads the queues and the cache of pooling graphs. Labels are names of loaded models only, so their number is bounded."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric with its value now."""
+        waiting = GaugeMetricFamily(
+            "poolserve_waiting_requests", "Admitted requests not answered yet.", labels=["queue"]
+        )
+        refused = CounterMetricFamily("poolserve_refused_requests", "Requests answered 429.", labels=["queue"])
+        queues = {name: model.admission for name, model in self._state.repository.models.items()}
+        for name, admission in {**queues, "pool": self._state.pool_admission}.items():
+            waiting.add_metric([name], admission.waiting)
+            refused.add_metric([name], admission.refused)
+        yield waiting
+        yield refused
+        sessions = self._state.pooler.sessions
+        yield GaugeMetricFamily("poolserve_pooling_sessions", "Compiled pooling graphs kept.", len(sessions))
+        yield CounterMetricFamily("poolserve_pooling_session_hits", "Graphs that were there.", sessions.hits)
+        yield CounterMetricFamily("poolserve_pooling_session_misses", "Graphs that were built.", sessions.misses)
+
+
+@router.get(
+    "/metrics",
+    summary="For Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
+)
+async def metrics(state: Annotated[State, Depends(get_state)]) -> Response:
+    """Queues (by model, and `pool`), refusals, and the cache of pooling graphs, of this process."""
+    registry = CollectorRegistry()
+    registry.register(StateCollector(state))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
