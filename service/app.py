@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service import __version__
-from service.api import classify, health, models, pool
+from service.api import classify, health, metrics, models, pool
 from service.api.door import Door
 from service.api.hot import Hot
 from service.api.inference import explain
@@ -56,7 +56,7 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
 
     app: FastAPI = FastAPIOffline(title="poolserve", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.poolserve = State(settings, repository)
-    for resource in (classify, pool, models, health):
+    for resource in (classify, pool, models, health, metrics):
         app.include_router(resource.router)
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         ServiceError: answer_error,

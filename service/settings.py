@@ -103,6 +103,15 @@ class Settings(BaseSettings):
         le=2**40,
         description="Pixels run at once; bounds memory and how long a newcomer waits for the batch before it.",
     )
+    max_pool_cells: int = Field(
+        2**34,
+        ge=1,
+        le=2**50,
+        description="Cells that the regions of one pooling request read, all in all: bounds its time. Then 413.",
+    )
+    max_sessions: int = Field(
+        128, ge=1, le=10**5, description="Compiled pooling graphs kept; the least recently used goes first."
+    )
     access_log: bool = Field(
         False, description="A log line for each request; costs about a tenth of small requests' rate."
     )

@@ -126,6 +126,7 @@ def test_openapi_document_is_valid_and_documents_every_route(client: TestClient)
         "/v1/models/{name}",
         "/health/live",
         "/health/ready",
+        "/metrics",
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():
