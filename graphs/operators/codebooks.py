@@ -125,5 +125,6 @@ OPERATORS = (
         mergeable="the sums of posteriors, and with them of cells and squares",
         learnable=True,
         weights={"means": ("K", "C"), "sigmas": ("K", "C"), "priors": ("K",)},
+        positive=("sigmas", "priors"),
     ),
 )

@@ -66,6 +66,7 @@ class Operator:
         together: it must see all regions of the plane in one table, and answers for all of them at once: (N,1,D).
         weights: the arrays that it takes in the request, all of them needed, each with the names of its axes. Equal names have
             equal lengths; `C` is the number of channels, `L` of cells in the plane. Leading axes of length 1 may be left out.
+        positive: those of them whose numbers must be above 0.
     """
 
     name: str
@@ -86,3 +87,4 @@ class Operator:
     regions: Callable[[tuple[int, ...], RegionParameters, Any], Regions] | None = None
     together: bool = False
     weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    positive: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ def checked_weights(
         For each of `operator.weights` the array, with the leading axes of length 1 that were left out.
 
     Raises:
-        WeightError: one is missing, has another number of axes or other lengths, or is not finite.
+        WeightError: one is missing, has another number of axes or other lengths, or numbers that are not finite or not positive.
     """
     lengths: dict[str, tuple[int, str]] = {
         "C": (channels, "channels of the tensor"),
@@ -53,5 +53,7 @@ def checked_weights(
                 )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise WeightError(f"{name}: expected finite numbers, got NaN or infinity")
+        if name in operator.positive and not (array > 0).all():
+            raise WeightError(f"{name}: expected numbers above 0, got {array.min():g}")
         checked[name] = array
     return checked
