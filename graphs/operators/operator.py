@@ -58,7 +58,8 @@ class Operator:
         references: where it comes from; empty for folklore.
         joint: it sees all channels of a sample at once.
         linear: it is a weighted sum of cells, so that interpolated cells make sense to it.
-        answers: dtype for integers in: theirs, int64 (uint64 for uint64), or float32. Floats answer with their own dtype.
+        answers: dtype for integers in: theirs, int64 (uint64 for uint64), or float32. Floats answer with their own dtype, but sums of
+            float16 with float32.
         differentiable: it has a gradient.
         mergeable: what tiles must keep to be merged exactly; None: they cannot.
         learnable: it has weights that a network can learn, and takes them in the request.

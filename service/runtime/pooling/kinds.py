@@ -63,6 +63,8 @@ def kind_of(operator: Operator, dtype: np.dtype, cells: int) -> Kind:
     name = dtype.name
     if dtype.kind == "f":
         wide = name == "float64" or cells > EXACT_TAPS
+        if operator.answers == "sum" and name == "float16":
+            return Kind(name, "float64" if wide else "float32", "float32", "float32")  # 65504 is soon passed
         if operator.answers == "same":  # comparing is exact in any precision
             wide = name == "float64"
         return Kind(name, "float64" if wide else "float32", name, name)
