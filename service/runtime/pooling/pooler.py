@@ -166,8 +166,10 @@ class Pooler:
         shared = {name: array for name, array in arrays.items() if name in _REGION_ARRAYS}
         apart = {name: array for name, array in shared.items() if name != "boxes" and array.shape != layout.plane}
 
+        most = max(1, self._max_elements // max(1, layout.rows))
+
         def system(arrays: Mapping[str, np.ndarray], request: RegionParameters) -> Regions:
-            return regions_of(operator, parameters, layout.plane, request, arrays, max_regions=self._max_elements)
+            return regions_of(operator, parameters, layout.plane, request, arrays, max_regions=most)
 
         if not apart:
             return [Unit(slice(0, samples), system(shared, request))]
@@ -230,11 +232,10 @@ def _split(
             {name: value for name, value in given.items() if name in common and name not in own}
         )
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in detail['loc'][:1])}: {detail['msg']}"
-            for detail in error.errors(include_url=False, include_input=False)
-        ]
-        raise InvalidParameter("; ".join(dict.fromkeys(problems))) from None
+        problems: dict[str, str] = {}  # of a parameter that may be several things, the first says enough
+        for detail in error.errors(include_url=False, include_input=False):
+            problems.setdefault(str(detail["loc"][0]), detail["msg"])
+        raise InvalidParameter("; ".join(f"{name}: {problem}" for name, problem in problems.items())) from None
     return request, parameters
 
 
