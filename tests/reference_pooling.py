@@ -1,7 +1,7 @@
 """The oracle of the pooling operators: one region at a time, straight from the papers' formulas; slow and short on purpose.
 
-Each takes the region's cells x (n,) and their weights w (n,), in float64 or longer, and gives K numbers. Nothing of the packages may be
-imported here.
+Each takes the region's cells x (n,) and their weights w (n,), in float64 or longer, and gives K numbers.
+Nothing of the packages may be imported here.
 """
 
 from __future__ import annotations
@@ -92,3 +92,69 @@ def skew(x: Array, w: Array) -> Array:
 
 def kurtosis(x: Array, w: Array, excess: bool = False) -> Array:
     return _standardised(x, w, 4) - (3 if excess else 0) if np.ptp(x) else x.dtype.type(0)
+
+
+def _count(k: float, n: int) -> int:
+    """How many cells a number, or a share below 1, means."""
+    return min(max(int(np.ceil(round(k * n, 6))), 1) if k < 1 else int(k), n)
+
+
+def topk(x: Array, w: Array, k: float = 0.25) -> Array:
+    """Durand, Thome, Cord 2016: the mean of the k largest."""
+    return np.sort(x)[::-1][: _count(k, x.size)].mean()
+
+
+def median(x: Array, w: Array, convention: str = "lower") -> Array:
+    ordered = np.sort(x)
+    lower, upper = ordered[(x.size - 1) // 2], ordered[x.size // 2]
+    return {"lower": lower, "upper": upper, "mean": (lower + upper) / 2}[convention]
+
+
+def quantile(x: Array, w: Array, q: float = 0.5) -> Array:
+    """Hyndman, Fan 1996, definition 7."""
+    return np.quantile(x, x.dtype.type(q))
+
+
+def rank(x: Array, w: Array, weighting: str = "average", t: float = 2, a: float = 0.5) -> Array:
+    """Shi, Ye, Wu 2016: RAP and RWP."""
+    if weighting == "average":
+        return topk(x, w, t)
+    return sum(a * (1 - a) ** place * value for place, value in enumerate(np.sort(x)[::-1]))
+
+
+def ordinal(x: Array, w: Array, ranks: Array) -> Array:
+    """Deliège et al. 2021, equation 1, the weights normalised over the ranks that there are."""
+    pairs = list(zip(np.sort(x)[::-1], ranks, strict=False))
+    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs)
+
+
+def kmax(x: Array, w: Array, k: int = 1) -> Array:
+    """Kalchbrenner, Grefenstette, Blunsom 2014, section 3.2."""
+    chosen = sorted(np.argsort(-x, kind="stable")[:k])
+    return np.concatenate([x[chosen], np.zeros(k - len(chosen))])
+
+
+def mixed(x: Array, w: Array, alpha: float = 0.5) -> Array:
+    """Lee, Gallagher, Tu 2016, equation 1."""
+    return alpha * x.max() + (1 - alpha) * mean(x, w)
+
+
+def avgmax(x: Array, w: Array) -> Array:
+    return mixed(x, w, 0.5)
+
+
+def catavgmax(x: Array, w: Array) -> Array:
+    return np.array([mean(x, w), x.max()])
+
+
+def adapool(x: Array, w: Array, beta: float = 0.5) -> Array:
+    """Stergiou, Poppe 2021: the exponential Dice-Sørensen coefficient weights, and SoftPool."""
+    centre = mean(x, w)
+    weight = w * np.exp(2 * x * centre / (x**2 + centre**2))
+    return beta * (weight * x).sum() / weight.sum() + (1 - beta) * softpool(x, w)
+
+
+def gated(x: Array, w: Array, omega: Array, bias: float = 0.0) -> Array:
+    """Lee, Gallagher, Tu 2016, equation 2."""
+    share = 1 / (1 + np.exp(-((omega * x).sum() + bias)))
+    return mixed(x, w, share)

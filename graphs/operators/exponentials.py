@@ -62,7 +62,7 @@ class Boltzmann(Parameters):
 
 
 def write_lse(cells: Cells, parameters: LogSumExp) -> Tensor:
-    """m + ln(mean e^(r(x − m))) / r with the maximum m; −∞ where all values are."""
+    """With the maximum m: m + ln(mean e^(r(x − m))) / r; −∞ where all values are."""
     r = cells.parameter("r")
     shift = _finite(cells.max(cells.values))
     powers = cells.fill((cells.values - shift) * r, 0.0).exp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -29,7 +30,7 @@ class Lp(Parameters):
     @field_validator("p")
     @classmethod
     def _numeric(cls, p: float) -> float:
-        if p != p:
+        if math.isnan(p):
             raise ValueError("expected a number above 0, got NaN")
         return p
 
@@ -183,7 +184,7 @@ OPERATORS = (
     Operator(
         name="stochastic",
         family="powers",
-        summary="Stochastic pooling as it is tested: the mean of what drawing a value with a probability in proportion to it gives.",
+        summary="Stochastic pooling as it is tested: the expected value of a draw with probabilities in proportion to the values.",
         formula=r"\sum_i p_i x_i,\quad p_i = \frac{x_i}{\sum_j x_j}",
         keeps="strong responses, in proportion",
         loses="negative values; the randomness of training, which is no function of the input",
