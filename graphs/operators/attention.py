@@ -139,6 +139,8 @@ OPERATORS = (
         mergeable=_MERGE,
         learnable=True,
         weights={"query": ("Q", "C")},
+        answer=lambda channels, parameters: len(parameters.query) * channels,
+        beside=lambda channels, parameters: len(parameters.query),
     ),
     Operator(
         name="mil",
@@ -154,6 +156,8 @@ OPERATORS = (
         mergeable=_MERGE,
         learnable=True,
         weights={"hidden": ("H", "C"), "score": ("Q", "H")},
+        answer=lambda channels, parameters: len(parameters.score) * channels,
+        beside=lambda channels, parameters: sum(parameters.score.shape),
     ),
     Operator(
         name="gated_mil",
@@ -169,6 +173,8 @@ OPERATORS = (
         mergeable=_MERGE,
         learnable=True,
         weights={"hidden": ("H", "C"), "gate": ("H", "C"), "score": ("Q", "H")},
+        answer=lambda channels, parameters: len(parameters.score) * channels,
+        beside=lambda channels, parameters: sum(parameters.score.shape) + len(parameters.gate),
     ),
     Operator(
         name="simpool",
@@ -216,5 +222,7 @@ OPERATORS = (
         mergeable="for each score the largest, and the sums of exponentials, cells and squares relative to it",
         learnable=True,
         weights={"hidden": ("H", "C"), "offset": ("H",), "score": ("Q", "H")},
+        answer=lambda channels, parameters: 2 * len(parameters.score) * channels,
+        beside=lambda channels, parameters: sum(parameters.score.shape),
     ),
 )

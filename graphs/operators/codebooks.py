@@ -102,6 +102,8 @@ OPERATORS = (
         mergeable="the sums V, before they are normalised",
         learnable=True,
         weights={"centres": ("K", "C")},
+        answer=lambda channels, parameters: len(parameters.centres) * channels,
+        beside=lambda channels, parameters: len(parameters.centres),
     ),
     Operator(
         name="fisher",
@@ -126,5 +128,7 @@ OPERATORS = (
         learnable=True,
         weights={"means": ("K", "C"), "sigmas": ("K", "C"), "priors": ("K",)},
         positive=("sigmas", "priors"),
+        answer=lambda channels, parameters: 2 * len(parameters.means) * channels,
+        beside=lambda channels, parameters: len(parameters.means) + channels,
     ),
 )

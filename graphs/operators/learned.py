@@ -61,5 +61,6 @@ OPERATORS = (
         learnable=True,
         regions=_whole,
         weights={"masks": ("K", "L")},
+        answer=lambda channels, parameters: len(parameters.masks),
     ),
 )

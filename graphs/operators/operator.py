@@ -41,6 +41,9 @@ class Reference:
 Write = Callable[[Cells, Any], Tensor]
 """(cells, parameters) → (B,r,K), or for operators that see all channels (N,r,D)."""
 
+Size = Callable[[int, Any], int]
+"""(channels, parameters with their checked arrays) → how many numbers, to know before anything is allocated."""
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -58,8 +61,8 @@ class Operator:
         references: where it comes from; empty for folklore.
         joint: it sees all channels of a sample at once.
         linear: it is a weighted sum of cells, so that interpolated cells make sense to it.
-        answers: dtype for integers in: theirs, int64 (uint64 for uint64), or float32. Floats answer with their own dtype, but sums of
-            float16 with float32.
+        answers: dtype for integers in: theirs, int64 (uint64 for uint64), or float32. Floats answer with their own dtype, but sums
+            of float16 with float32.
         differentiable: it has a gradient.
         mergeable: what tiles must keep to be merged exactly; None: they cannot.
         learnable: it has weights that a network can learn, and takes them in the request.
@@ -68,6 +71,8 @@ class Operator:
         weights: the arrays that it takes in the request, all of them needed, each with the names of its axes. Equal names have
             equal lengths; `C` is the number of channels, `L` of cells in the plane. Leading axes of length 1 may be left out.
         positive: those of them whose numbers must be above 0.
+        answer: (channels, parameters) → at most so many numbers for a region, of a sample for joint operators, else a channel.
+        beside: (channels, parameters) → so many numbers are made for each cell beside its values.
     """
 
     name: str
@@ -89,3 +94,5 @@ class Operator:
     together: bool = False
     weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     positive: tuple[str, ...] = ()
+    answer: Size | None = None
+    beside: Size | None = None

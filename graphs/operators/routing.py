@@ -72,5 +72,7 @@ OPERATORS = (
         joint=True,
         learnable=True,
         weights={"transforms": ("J", "D", "C")},
+        answer=lambda channels, parameters: len(parameters.transforms) * max(channels, parameters.transforms.shape[1]),
+        beside=lambda channels, parameters: len(parameters.transforms),
     ),
 )

@@ -127,6 +127,7 @@ OPERATORS = (
         ),
         joint=True,
         mergeable="the sum of x xᵀ and the count",
+        answer=lambda channels, parameters: channels**2,
     ),
     Operator(
         name="compact_bilinear",
@@ -145,6 +146,8 @@ OPERATORS = (
         mergeable="the sum of (Ax)⊙(Bx) and the count",
         learnable=True,
         weights={"first": ("D", "C"), "second": ("D", "C")},
+        answer=lambda channels, parameters: len(parameters.first),
+        beside=lambda channels, parameters: 2 * len(parameters.first),
     ),
     Operator(
         name="covariance",
@@ -171,6 +174,7 @@ OPERATORS = (
         ),
         joint=True,
         mergeable="count, mean and the centred sum of x xᵀ",
+        answer=lambda channels, parameters: channels**2,
     ),
     Operator(
         name="generalized_max",
@@ -184,5 +188,6 @@ OPERATORS = (
         references=(Reference("Murray, Perronnin", 2014, "Generalized max pooling", "1406.0312"),),
         joint=True,
         mergeable="the sums of x xᵀ and of x",
+        answer=lambda channels, parameters: channels**2,  # of the matrix that is solved for
     ),
 )

@@ -31,7 +31,9 @@ class Table:
     cells: int
 
 
-def tables(regions: Regions, arithmetic: str, *, joint: bool, divided: bool, together: bool) -> Iterator[Table]:
+def tables(
+    regions: Regions, arithmetic: str, *, joint: bool, divided: bool, together: bool, most: int = TABLE_CELLS
+) -> Iterator[Table]:
     """Build the tables of all regions, one after the other.
 
     Args:
@@ -40,11 +42,12 @@ def tables(regions: Regions, arithmetic: str, *, joint: bool, divided: bool, tog
         joint: weights get an axis for the channels.
         divided: the operator is an average that a divisor matters to.
         together: all regions in one table.
+        most: cells of a table, unless one region has more.
 
     Raises:
         InvalidTensor: 422; fractional weights for integers.
     """
-    blocks = regions.blocks(2**62 if together else TABLE_CELLS)
+    blocks = regions.blocks(2**62 if together else most)
     for block in [_merged(list(blocks), regions)] if together else blocks:
         feeds: dict[str, np.ndarray] = {}
         if block.index is None:

@@ -23,7 +23,7 @@ from service.errors import InvalidParameter, InvalidTensor, PayloadTooLarge
 from service.runtime.pooling.gradient import differentiate
 from service.runtime.pooling.kinds import kind_of
 from service.runtime.pooling.layout import Layout, layout_of
-from service.runtime.pooling.prepared import Pooled, Prepared, Unit
+from service.runtime.pooling.prepared import Pooled, Prepared, Unit, room_of
 from service.runtime.pooling.sessions import Sessions
 from service.runtime.pooling.unpool import prepare_unpool
 from service.runtime.session import Provider, share_threads
@@ -128,11 +128,14 @@ class Pooler:
             parameters = parameters.model_copy(update=checked)
         units = self._units(operator, parameters, layout, request, arrays)
         work = sum(unit.regions.cells * _length(unit.rows) for unit in units)
-        work *= layout.lead[-1] if operator.joint else 1
-        regions = math.prod(units[0].regions.shape)
-        if regions * layout.rows > self._max_elements:
+        room = room_of(operator, parameters, layout)
+        work *= room.cell
+        regions = 1 if operator.together else math.prod(units[0].regions.shape)
+        samples = layout.rows // max(1, layout.lead[-1]) if operator.joint else layout.rows
+        if regions * samples * room.region > self._max_elements:
             raise PayloadTooLarge(
-                f"expected at most {self._max_elements} numbers in an answer, this one would have {regions * layout.rows}"
+                f"expected at most {self._max_elements} numbers in an answer, this one would have up to "
+                f"{regions * samples * room.region}"
             )
         if work > self._max_work:
             raise PayloadTooLarge(f"expected regions of at most {self._max_work} cells in all, these have {work}")
@@ -145,7 +148,7 @@ class Pooler:
             native = geometry if plain and runs_natively(op, geometry, dtype.name) else None
         feeds, structure = _feeds(parameters, kind.arithmetic)
         prepared = Prepared(
-            operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, native
+            operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, room, native
         )
         if action == "pool":
             return Course(work, prepared.run)

@@ -16,7 +16,7 @@ from graphs.operators.regions.block import Regions
 from graphs.operators.regions.windows import WindowGeometry
 from graphs.operators.request import RegionParameters
 from service.errors import DeadlineExceeded, InvalidTensor
-from service.runtime.pooling.feeds import Table, tables
+from service.runtime.pooling.feeds import TABLE_CELLS, Table, tables
 from service.runtime.pooling.kinds import Kind, check_sum, oddities
 from service.runtime.pooling.layout import Layout
 from service.runtime.pooling.sessions import Sessions
@@ -47,6 +47,27 @@ class Pooled:
     counts: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Room:
+    """Numbers that a region takes up while it is pooled: `cell` for each of its cells, and `region` for its answer."""
+
+    cell: int
+    region: int
+
+    def cells_at_once(self, regions: Regions) -> int:
+        """Cells that a table may have so that one sample's run stays within `RUN_CELLS` numbers, or one region."""
+        each = max(1, regions.cells // max(1, math.prod(regions.shape)))
+        return max(1, min(TABLE_CELLS, RUN_CELLS // (self.cell + self.region // each)))
+
+
+def room_of(operator: Operator, parameters: Parameters, layout: Layout) -> Room:
+    """Tell what a region takes up; of a sample for joint operators, else of one channel."""
+    channels = layout.lead[-1] if layout.lead else 1
+    own = channels if operator.joint else 1
+    beside = operator.beside(channels, parameters) if operator.beside else 0
+    return Room(max(1, own + beside), operator.answer(channels, parameters) if operator.answer else own)
+
+
 @dataclass(eq=False)
 class Unit:
     """Samples that share their regions: planes, or all channels of samples for joint operators."""
@@ -67,6 +88,7 @@ class Unit:
             joint=operator.joint,
             divided=operator.linear and operator.answers != "sum",
             together=operator.together,
+            most=prepared.room.cells_at_once(self.regions),
         )
         if self.regions.cells > _KEPT_CELLS:
             yield from made
@@ -80,7 +102,8 @@ class Prepared:
     """A request that can run. Blocks; any number of threads may run it at once.
 
     Attributes:
-        work: gathered cells, all in all.
+        work: numbers that are made of gathered cells, all in all.
+        room: what a region takes up while it is pooled.
     """
 
     operator: Operator
@@ -93,6 +116,7 @@ class Prepared:
     structure: Hashable
     sessions: Sessions
     work: int
+    room: Room
     native: WindowGeometry | None = None
     _whole: tuple[Session, tuple[int, ...], tuple[int, ...]] | None = field(default=None, init=False)
 
@@ -164,9 +188,8 @@ class Prepared:
         if self.native is not None:
             yield from ((part, None) for part in _chunks(unit.rows, RUN_CELLS // max(1, width), deadline))
             return
-        channels = self.layout.lead[-1] if self.operator.joint else 1
         for table in unit.tables(self):
-            size = max(1, table.regions * table.cells * channels)
+            size = max(1, table.regions * (table.cells * self.room.cell + self.room.region))
             for part in _chunks(unit.rows, RUN_CELLS // size, deadline):
                 yield part, table
 
