@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -83,6 +84,10 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         server_header=False,
     )
+    # What start-up has made stays: without this the garbage collector goes over its 120 000 objects while requests are
+    # answered, which takes a sixth of a small request's time.
+    gc.collect()
+    gc.freeze()
     server = Server(config, app.state.poolserve)
     server.run([_shared_socket(settings)] if share_port else None)
     return 0 if server.started else 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.api.accept import MEDIA_TYPES, Written
 from service.api.tensors import Asked, Form
-from service.codecs.tensors.dtypes import Tensor
+from service.codecs.tensors.dtypes import DTYPES, Tensor
 from service.codecs.tensors.json_text import tensor_member, write_json
 from service.codecs.tensors.npy import write_npy
 from service.codecs.tensors.npz import MAX_ARRAYS, write_npz
@@ -19,6 +19,10 @@ from service.errors import InvalidParameter, NotAcceptable, PayloadTooLarge
 
 Action = Literal["pool", "gradient", "unpool"]
 Headers = list[tuple[bytes, bytes]]
+
+
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}  # dtype.name takes 1.6 µs
+_CONTENT_TYPES = {written: (b"content-type", media_type.encode()) for written, media_type in MEDIA_TYPES.items()}
 
 
 class Results(Protocol):
@@ -92,7 +96,7 @@ def write_answer(
     if written == "npy":
         return _answer("npy", write_npy(array))
     if written == "raw":
-        shape, dtype = write_shape(array.shape).encode(), array.dtype.name.encode()
+        shape, dtype = write_shape(array.shape).encode(), _DTYPE_NAMES[array.dtype].encode()
         return _answer("raw", [write_raw(array)], [(b"x-tensor-shape", shape), (b"x-tensor-dtype", dtype)])
     picture = side_by_side(asked.tensor, array, max_pixels=max_pixels) if asked.compare else array
     return _answer("png", [encode_png(picture)])
@@ -101,7 +105,7 @@ def write_answer(
 def _answer(written: Written, buffers: Sequence[bytes | memoryview], more: Headers | None = None) -> Answer:
     length = sum(map(len, buffers))
     headers = [
-        (b"content-type", MEDIA_TYPES[written].encode()),
+        _CONTENT_TYPES[written],
         (b"content-length", b"%d" % length),
         *(more or ()),
     ]
@@ -131,7 +135,7 @@ def _json(asked: Asked, results: Sequence[Results], member: str) -> Answer:
         document: dict[str, object] = {
             "op": job.op,
             "shape": array.shape,
-            "dtype": array.dtype.name,
+            "dtype": _DTYPE_NAMES[array.dtype],
             member: tensor_member(array, form),
         }
         if result.indices is not None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.api.parameters import add, array_names, flag, op_name
+from service.api.parameters import add, array_names, flag, not_parameters, op_name
 from service.codecs.images import decode
 from service.codecs.multipart import Part, read_form
 from service.codecs.tensors.document import Document, parse
@@ -196,7 +196,7 @@ def _from_json(body: bytes, query: dict[str, object], settings: Settings) -> Ask
     names = array_names()
     form = document.form("tensor")
     tensor = document.tensor("tensor")
-    parameters = document.members({"tensor", "dtype", "ops", *names})
+    parameters = document.members(not_parameters())
     for name, value in query.items():
         add(parameters, name, value)
     arrays = {name: _array(document, name, tensor.dtype) for name in document.names if name in names}
