@@ -79,7 +79,8 @@ def _tensors(shape: tuple[int, ...]) -> list[np.ndarray]:
     return [rng.standard_normal(shape, np.float32) for _ in range(_TENSORS)]
 
 
-def _npy(tensor: np.ndarray) -> bytes:
+def npy(tensor: np.ndarray) -> bytes:
+    """Write a .npy file."""
     file = io.BytesIO()
     np.save(file, tensor)
     return file.getvalue()
@@ -91,7 +92,7 @@ def binary(shape: tuple[int, ...], form: str, provider: str, ports: dict[str, in
     sizes = ",".join(map(str, shape))
     path = "/v1/pool?op=max&kernel=2"
     if form == "npy":
-        content_type, head, bodies = "application/x-npy", 128, [_npy(tensor) for tensor in tensors]
+        content_type, head, bodies = "application/x-npy", 128, [npy(tensor) for tensor in tensors]
     else:
         path += f"&shape={sizes}&dtype=float32"
         content_type, head, bodies = "application/octet-stream", 0, [tensor.tobytes() for tensor in tensors]
