@@ -209,5 +209,5 @@ def test_picture_by_its_header_beyond_the_limits(make_client: MakeClient) -> Non
 
 def test_answer_larger_than_the_limit(make_client: MakeClient) -> None:
     request = {"op": "max", "output_size": 10, "tensor": np.zeros((2, 4, 4)).tolist()}
-    refused(make_client(max_tensor_elements=199), 413, "payload_too_large", "at most 199", "200", json=request)
+    refused(make_client(max_tensor_elements=199), 422, "invalid_parameter", "at most 99 regions", "100", json=request)
     assert make_client(max_tensor_elements=200).post("/v1/pool", json=request).status_code == 200
