@@ -12,6 +12,7 @@ from graphs.operators import (
     codebooks,
     exponentials,
     extremes,
+    gated,
     kmax,
     learned,
     means,
@@ -21,6 +22,7 @@ from graphs.operators import (
     powers,
     routing,
     second_order,
+    windowed,
 )
 from graphs.operators.operator import Operator
 
@@ -33,6 +35,8 @@ FAMILIES = (
     kmax,
     moments,
     mixtures,
+    gated,
+    windowed,
     attention,
     second_order,
     codebooks,
@@ -51,6 +55,14 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
         "multi-head latent query (MAP, PMA) and CLIP's AttentionPool2d": "a layer of projections, embeddings and an MLP that "
         "belongs to one trained model; without them it is `attention`, whose query takes up the projections of query and key",
         "PRR pooling": "self-attention between all pairs of cells: n² memory for each region",
+        "stochastic pooling's draws, the random form of mixed pooling, rank-based stochastic pooling, Gaussian-based pooling's "
+        "draws (Kobayashi 2019)": "regularise training; an answer must be a function of the request. `stochastic` gives the "
+        "expectation, `mixed` and `rank` the forms without a draw",
+        "tree pooling, local importance pooling (LIP), detail-preserving pooling (DPP)": "small networks that belong to one "
+        "trained model; `gated` is the tree of one node",
+        "MaxBlurPool": "two poolings one after the other: `max` with stride 1, then `blur`",
+        "adaptive polyphase sampling (APS)": "chooses one grid for a whole plane by its norm, no statistic of regions",
+        "spectral pooling": "needs a Fourier transform, which has no CUDA kernel",
     }
 )
 """Poolings that the catalogue does not have, each with the reason."""

@@ -57,6 +57,7 @@ OPERATORS = (
         loses="their distances",
         write=write_kmax,
         parameters=KMax,
+        answer=lambda channels, parameters: int(parameters.k),
         references=(
             Reference(
                 "Kalchbrenner, Grefenstette, Blunsom",

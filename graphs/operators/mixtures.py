@@ -65,7 +65,7 @@ def mixture(cells: Cells, share: Tensor) -> Tensor:
     return cells.max(cells.values) * share + cells.mean(cells.values) * (1.0 - share)
 
 
-_LEE = Reference(
+LEE = Reference(
     "Lee, Gallagher, Tu",
     2016,
     "Generalizing pooling functions in convolutional neural networks: mixed, gated, and tree",
@@ -83,7 +83,7 @@ OPERATORS = (
         write=write_mixed,
         parameters=Mixed,
         references=(
-            _LEE,
+            LEE,
             Reference("Yu, Wang, Chen, Wei", 2014, "Mixed pooling for convolutional neural networks"),
         ),
         mergeable="maximum, sum and count",
@@ -96,7 +96,7 @@ OPERATORS = (
         keeps="the strongest response and the level",
         loses="which of the two was which",
         write=write_avgmax,
-        references=(_LEE,),
+        references=(LEE,),
         mergeable="maximum, sum and count",
     ),
     Operator(
@@ -107,6 +107,7 @@ OPERATORS = (
         keeps="the level and the strongest response, apart",
         loses="everything else",
         write=write_catavgmax,
+        answer=lambda channels, parameters: 2,
         references=(
             Reference("Woo, Park, Lee, Kweon", 2018, "CBAM: convolutional block attention module", "1807.06521"),
         ),

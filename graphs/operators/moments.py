@@ -121,6 +121,7 @@ OPERATORS = (
         keeps="level and contrast",
         loses="the form of the distribution",
         write=write_mean_std,
+        answer=lambda channels, parameters: 2,
         references=(_SNYDER,),
         mergeable="count, mean and sum of squared deviations",
     ),

@@ -89,6 +89,7 @@ def regions_of(
     """
     system: Regions
     if operator.regions is not None:
+        _check_alone(operator, arrays)
         system = operator.regions(plane, request, parameters)
     elif "boxes" in arrays:
         bins = _bins(request.output_size)
@@ -122,6 +123,12 @@ def regions_of(
     else:
         system = whole(plane)
     return masked(system, arrays["mask"]) if "mask" in arrays else system
+
+
+def _check_alone(operator: Operator, arrays: Mapping[str, np.ndarray]) -> None:
+    for name in ("boxes", "labels"):
+        if name in arrays:
+            raise RegionError(f"{name}: {operator.name!r} brings its own regions")
 
 
 def _bins(output_size: int | list[int | None] | None) -> int | list[int] | None:
