@@ -9,6 +9,7 @@ from types import MappingProxyType
 from graphs.operators import (
     aggregates,
     attention,
+    clusters,
     codebooks,
     exponentials,
     extremes,
@@ -43,6 +44,7 @@ FAMILIES = (
     routing,
     aggregates,
     learned,
+    clusters,
 )
 
 CATALOGUE: Mapping[str, Operator] = MappingProxyType(

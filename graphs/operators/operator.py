@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from graphs.operators.cells import Cells
@@ -71,6 +72,9 @@ class Operator:
         weights: the arrays that it takes in the request, all of them needed, each with the names of its axes. Equal names have
             equal lengths; `C` is the number of channels, `L` of cells in the plane. Leading axes of length 1 may be left out.
         positive: those of them whose numbers must be above 0.
+        labels: the operator's own segments, from the tensor's numbers, where the request has no `labels`: (x (N,C,L), plane,
+            parameters) → (N,L). Its parameter `clusters` says how many.
+        labelling: (cells, parameters) → how much work that is for one sample.
         answer: (channels, parameters) → at most so many numbers for a region, of a sample for joint operators, else a channel.
         beside: (channels, parameters) → so many numbers are made for each cell beside its values.
     """
@@ -94,5 +98,7 @@ class Operator:
     together: bool = False
     weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     positive: tuple[str, ...] = ()
+    labels: Callable[[np.ndarray, tuple[int, ...], Any], np.ndarray] | None = None
+    labelling: Size | None = None
     answer: Size | None = None
     beside: Size | None = None

@@ -114,7 +114,7 @@ class Pooler:
             return Course(*prepare_unpool(op, given, arrays, shape, self.sessions, self._max_elements))
         operator = find(op)
         request, parameters = _split(operator, given, arrays)
-        check_named(frozenset(given) | frozenset(arrays))
+        check_named((frozenset(given) | frozenset(arrays)) - frozenset(operator.parameters.model_fields))
         if request.return_indices and operator.name not in {"max", "min"}:
             raise InvalidParameter(f"return_indices: only max and min come from one cell, {operator.name!r} does not")
         layout = layout_of(shape, request)
@@ -122,6 +122,8 @@ class Pooler:
             raise InvalidTensor(f"{operator.name!r} sees all channels: expected a channel axis beside the pooled ones")
         if request.groups is not None:
             request = request.model_copy(update={"kernel": layout.plane[0] // request.groups, "groups": None})
+        if operator.labels is not None and "labels" not in arrays:
+            return self._label(action, operator, parameters, layout, given, arrays, shape, dtype)
         if operator.weights:
             named = {name: getattr(parameters, name) for name in operator.weights}
             checked = checked_weights(operator, named, layout.lead[-1] if layout.lead else 1, math.prod(layout.plane))
@@ -145,6 +147,7 @@ class Pooler:
         if request.kernel is not None and action == "pool" and not arrays and operator.regions is None:
             geometry = geometry_of(layout.plane, request)
             plain = request.divisor_override is None and not request.return_indices
+            plain &= not (request.nan == "omit" and request.count_include_pad)  # what is omitted does not divide
             native = geometry if plain and runs_natively(op, geometry, dtype.name) else None
         feeds, structure = _feeds(parameters, kind.arithmetic)
         prepared = Prepared(
@@ -156,6 +159,40 @@ class Pooler:
             raise InvalidParameter(f"op: {operator.name!r} has no gradient")
         seed = arrays.get("grad_output")
         return Course(3 * work, lambda x, deadline: Pooled(differentiate(prepared, x, seed, deadline)))
+
+    def _label(  # noqa: PLR0917
+        self,
+        action: Action,
+        operator: Operator,
+        parameters: Any,
+        layout: Layout,
+        given: Mapping[str, object],
+        arrays: Mapping[str, np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+    ) -> Course:
+        """Prepare an operator whose segments come from the tensor's numbers: the same request, with labels once they are known."""
+        lead, plane = layout.lead[:-1], layout.plane
+        samples, cells = math.prod(lead), math.prod(plane)
+
+        def labelled(labels: np.ndarray) -> Course:
+            more = {**arrays, "labels": labels.reshape(*lead, *plane)}
+            return self._prepare(action, operator.name, {**given, "segments": parameters.clusters}, more, shape, dtype)
+
+        assert operator.labels is not None
+        assert operator.labelling is not None
+        find_labels = operator.labels
+        work = samples * operator.labelling(cells, parameters)
+        if work > self._max_work:
+            raise PayloadTooLarge(f"expected at most {self._max_work} distances to clusters, these are {work}")
+        work += labelled(np.zeros((samples, cells), np.int64)).work  # and all else is checked
+
+        def run(x: np.ndarray, deadline: float) -> Pooled:
+            rows = layout.to_rows(x)
+            labels = find_labels(rows.reshape(samples, -1, cells), plane, parameters)
+            return labelled(labels).run(x, deadline)
+
+        return Course(work, run)
 
     def _units(
         self,
@@ -182,7 +219,9 @@ class Pooler:
             most = int(apart["labels"].max(initial=-1)) + 1
             request = request.model_copy(update={"segments": max(1, most)})
         flat = {name: array.reshape(count, *layout.plane) for name, array in apart.items()}
-        step = samples // max(1, count)
+        if not count:  # no samples, and yet regions, which say the answer's shape
+            flat, count = {name: np.zeros((1, *layout.plane), array.dtype) for name, array in flat.items()}, 1
+        step = samples // count
         return [
             Unit(
                 slice(place * step, (place + 1) * step),
