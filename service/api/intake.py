@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import NamedTuple
+from collections.abc import Generator
+from typing import Any, NamedTuple
 
 import numpy as np
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from service.api.body import TIMEOUT_HEADER
 from service.errors import InvalidParameter, Malformed, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
@@ -91,10 +92,13 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
         Malformed (400): it is empty.
         ClientDisconnect: the client went away.
     """
+    begun = _Receiving(receive)
+    if begun.message is not None and begun.message["type"] == "http.request" and not begun.message.get("more_body"):
+        return _allowed(begun.message.get("body", b""), settings)
     size = 0
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            message = await receive()
+            message = await begun
             if message["type"] == "http.request" and not message.get("more_body"):
                 body: Body = message.get("body", b"")
                 size = len(body)
@@ -125,8 +129,43 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
         raise RequestTimeout(
             f"expected the whole body within {settings.body_timeout_s:g} s, got {size} bytes"
         ) from None
-    if not size:
+    return _allowed(body, settings)
+
+
+class _Receiving:
+    """A `receive` that has gone as far as it goes without waiting.
+
+    A small body has come with its headers, so that nothing is waited for; a timer for it would cost as much as parsing it.
+
+    Attributes:
+        message: what came; None where it must be waited for.
+    """
+
+    __slots__ = ("_course", "_waited", "message")
+
+    def __init__(self, receive: Receive) -> None:
+        self._course = receive().__await__()
+        self.message: Message | None = None
+        try:
+            self._waited = next(self._course)
+        except StopIteration as come:
+            self.message = come.value
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        if self.message is not None:
+            return self.message
+        try:
+            yield self._waited
+        except BaseException:  # cancelled: what was begun ends, too
+            self._course.close()
+            raise
+        rest: Message = yield from self._course
+        return rest
+
+
+def _allowed(body: Body, settings: Settings) -> Body:
+    if not len(body):
         raise Malformed("expected a body, got none")
-    if size > settings.max_body_bytes:
+    if len(body) > settings.max_body_bytes:
         raise PayloadTooLarge(f"expected a body of at most {settings.max_body_bytes} bytes, more came")
     return body

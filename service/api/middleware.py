@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("service.access")
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEADER = b"x-request-id"
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestId:
@@ -27,8 +27,13 @@ class RequestId:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = ""
+        for name, value in scope["headers"]:  # lower case, as ASGI has them
+            if name == _HEADER:
+                if _SANE_ID.fullmatch(value):
+                    request_id = value.decode("ascii")
+                break
+        request_id = request_id or os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = request_id
         started, status = time.monotonic(), 499  # the client went away, unless an answer begins
 
@@ -36,7 +41,8 @@ class RequestId:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                said = [header for header in message["headers"] if header[0] != _HEADER]  # an error has said it itself
+                message["headers"] = [*said, (_HEADER, request_id.encode("ascii"))]
             await send(message)
 
         try:

@@ -15,7 +15,11 @@ from service.codecs.tensors.base64_text import encode_base64
 from service.codecs.tensors.dtypes import Tensor, little_endian, native
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_SMALL = 4096
+"""Elements up to which an array is written first and looked at then: NumPy's calls would cost more than the text."""
+
 _PLAIN = frozenset({str, int, bool, type(None)})
+_NUMPY = (np.ndarray, np.floating)  # a union would be made anew at each use
 
 
 def write_json(members: Mapping[str, object]) -> bytes:
@@ -47,7 +51,7 @@ def tensor_member(array: Tensor, form: Literal["nested", "flat", "base64"]) -> o
 def _writable(value: object) -> object:
     if type(value) in _PLAIN:  # most members
         return value
-    if isinstance(value, np.ndarray | np.floating):
+    if isinstance(value, _NUMPY):
         return _array(np.asarray(value))
     if isinstance(value, float):
         return value if math.isfinite(value) else _non_finite_name(value)
@@ -64,6 +68,10 @@ def _array(array: Tensor) -> object:
     array = native(array)
     if array.dtype == np.float16:
         array = _float16_decimals()[array.view(np.uint16)]
+    if array.dtype.kind == "f" and array.size <= _SMALL:
+        text = orjson.dumps(array if array.ndim else array[()], option=_OPTIONS)
+        if b"null" not in text:  # which orjson writes for NaN and the infinities
+            return orjson.Fragment(text)
     if array.dtype.kind == "f":
         finite = np.isfinite(array)
         if np.count_nonzero(finite) != finite.size:  # faster than all(), which small answers feel
