@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from graphs.operators.cells import LOWEST, Cells
+from graphs.operators.cells import Cells
 from graphs.operators.expression import Tensor, constant, emit, placeholder, where
 from graphs.operators.functions import transpose
 from graphs.operators.gradient import gradient
@@ -45,8 +45,8 @@ class Variant:
 def compose(operator: Operator, parameters: Parameters, variant: Variant) -> bytes:
     """Write the graph.
 
-    Inputs: `x` (B,L), or (N,C,L) for joint operators, and `index` int (r,n); without an index `x` is (B,1,n), or (N,1,C,n). `weight`
-    (1,r,n) and `divisor` (1,r,1), for joint operators (1,r,1,n) and (1,r,1,1), in the arithmetic's dtype; the
+    Inputs: `x` (B,L), or (N,C,L) for joint operators, and `index` int (r,n); without an index `x` is (B,1,n), or (N,1,C,n).
+    `weight` (1,r,n) and `divisor` (1,r,1), for joint operators (1,r,1,n) and (1,r,1,1), in the arithmetic's dtype; the
     operator's fed parameters by name; for gradients `grad_output`, of the answer's shape, in the arithmetic's dtype.
 
     Outputs: `y` (B,r,K), or (N,r,D); or `indices` int64 (B,r,1); or `slots` (B,r·n), or (N,C,r·n): the gradient by each cell as it
@@ -86,8 +86,8 @@ def compose(operator: Operator, parameters: Parameters, variant: Variant) -> byt
 def compose_scatter(dtype: str, output: str) -> bytes:
     """Write the graph that sums what was read: `slots` (B,s) and `readers` int64 (l,m) → `y` (B,l), of dtype `output`.
 
-    `readers` says for each cell which slots read it, s where there are fewer than m. So the adjoint of a gather is a gather: it gives
-    the same sum in the same order each time, which adding in parallel does not.
+    `readers` says for each cell which slots read it, s where there are fewer than m. So the adjoint of a gather is a gather: it
+    gives the same sum in the same order each time, which adding in parallel does not.
     """
     graph = Graph(dtype)
     slots = placeholder(graph, "slots", ("B", "s"))
@@ -124,8 +124,10 @@ def _omit(cells: Cells, nan: Tensor, joint: bool) -> Cells:
 
 
 def _indices(graph: Graph, cells: Cells, operator: Operator, variant: Variant) -> Tensor:
-    x = -cells.values if operator.name == "min" else cells.values
-    first = cells.fill(x, LOWEST).argmax()
+    x = cells.values
+    extreme = cells.min(x) if operator.name == "min" else cells.max(x)
+    hit = x.equal(extreme) if cells.present is None else x.equal(extreme) & cells.present
+    first = hit.cast(np.int32).argmax()  # absent cells hold anything, so the extreme itself is not asked where it is
     if not variant.gathered:
         return first
     index = placeholder(graph, "index", ("r", "n"), np.int64)

@@ -247,6 +247,10 @@ class Tensor:
         parents = [(self, vjp)] if vjp else []
         if kind == "ArgMax":
             return emit(kind, (self,), thin, axis=place, keepdims=1)
+        if self.graph.dtype == np.int64 and kind != "ReduceSum":  # ORT 1.31's ReduceMax compares 32 bits in places
+            one = constant(self.graph, [1], np.int64).value
+            y, _ = self.graph.op_pair("TopK", [self.value, one], axis=place, largest=int(kind == "ReduceMax"), sorted=1)
+            return Tensor(self.graph, y, thin, parents)
         return emit(kind, (self, constant(self.graph, [place], np.int64)), thin, parents, keepdims=1)
 
     # Shape

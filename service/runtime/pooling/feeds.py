@@ -30,9 +30,31 @@ class Table:
     regions: int
     cells: int
 
+    @property
+    def terms(self) -> int:
+        """How many values are added in a region at most, each as often as its weight says."""
+        weight = self.block.weight
+        return self.cells if weight is None else max(1, int(weight.sum(axis=1).max(initial=0)))
+
+    @property
+    def empty(self) -> np.ndarray:
+        """Which regions have no cells: bool (r,)."""
+        weight = self.block.weight
+        nothing: np.ndarray = (
+            np.zeros(self.regions, bool) if weight is None else np.logical_not((weight > 0).any(axis=1))
+        )
+        return nothing
+
 
 def tables(
-    regions: Regions, arithmetic: str, *, joint: bool, divided: bool, together: bool, most: int = TABLE_CELLS
+    regions: Regions,
+    arithmetic: str,
+    *,
+    joint: bool,
+    divided: bool,
+    together: bool,
+    compared: bool,
+    most: int = TABLE_CELLS,
 ) -> Iterator[Table]:
     """Build the tables of all regions, one after the other.
 
@@ -42,6 +64,7 @@ def tables(
         joint: weights get an axis for the channels.
         divided: the operator is an average that a divisor matters to.
         together: all regions in one table.
+        compared: values are only compared, so that of a weight it counts only whether there is any.
         most: cells of a table, unless one region has more.
 
     Raises:
@@ -56,8 +79,8 @@ def tables(
             count, cells = block.index.shape
             feeds["index"] = block.index.astype(np.int64, copy=False)
         if block.weight is not None:
-            weight = block.weight.astype(arithmetic)
-            if weight.dtype.kind == "i" and (weight != block.weight).any():
+            weight = (block.weight > 0 if compared else block.weight).astype(arithmetic)
+            if weight.dtype.kind == "i" and not compared and (weight != block.weight).any():
                 raise InvalidTensor("expected whole weights for a sum of integers; send floats to weigh by fractions")
             feeds["weight"] = weight[None, :, None, :] if joint else weight[None]
         if block.divisor is not None and divided:

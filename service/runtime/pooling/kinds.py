@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphs.operators.operator import Operator
-from service.errors import InvalidTensor
 
 _SLICE = 2**20
 """Elements looked at together: what a look allocates stays in the cache."""
@@ -36,13 +35,15 @@ class Kind:
     answer: str
     flipped: bool = False
 
+    @property
+    def zero(self) -> int:
+        """What stands for 0 in the graph's answer: regions without cells give it."""
+        return -(2**63) if self.flipped else 0
+
     def feed(self, x: np.ndarray) -> np.ndarray:
         """Bring a tensor into the graph's dtype; no copy where it has it."""
         if x.dtype == np.uint64 and self.dtype == "int64":
-            # Order is kept by moving the middle of the range to 0; sums keep their bits as they are.
-            return (
-                (x ^ _SIGN).view(np.int64) if self.answer == "uint64" and self.output == "int64" else x.view(np.int64)
-            )
+            return (x ^ _SIGN).view(np.int64) if self.flipped else x.view(np.int64)
         return x.astype(self.dtype, copy=False)
 
     def finish(self, y: np.ndarray) -> np.ndarray:
@@ -75,22 +76,6 @@ def kind_of(operator: Operator, dtype: np.dtype, cells: int) -> Kind:
     if operator.answers == "sum":
         return Kind("int64", "int64", "int64", "uint64" if name == "uint64" else "int64")
     return Kind("float64", "float64", "float32", "float32")
-
-
-def check_sum(x: np.ndarray, cells: int) -> None:
-    """Refuse a sum of integers that 64 bits may not hold.
-
-    Raises:
-        InvalidTensor: 422; says the bound.
-    """
-    if x.dtype.itemsize < 8 or not x.size:
-        return  # 2³¹ cells of 32 bits fit
-    largest = max(int(x.max()), -int(x.min()))
-    bound = 2**64 if x.dtype.kind == "u" else 2**63
-    if largest * cells >= bound:
-        raise InvalidTensor(
-            f"expected integers whose sum over {cells} cells fits 64 bits, that is of magnitude below {bound // cells}"
-        )
 
 
 def oddities(x: np.ndarray) -> tuple[bool, bool]:

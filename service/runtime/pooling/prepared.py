@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from graphs.operators.regions.windows import WindowGeometry
 from graphs.operators.request import RegionParameters
 from service.errors import DeadlineExceeded, InvalidTensor
 from service.runtime.pooling.feeds import TABLE_CELLS, Table, tables
-from service.runtime.pooling.kinds import Kind, check_sum, oddities
+from service.runtime.pooling.kinds import Kind, oddities
 from service.runtime.pooling.layout import Layout
 from service.runtime.pooling.sessions import Sessions
+from service.runtime.pooling.sums import exact_sum, largest_magnitude
 from service.runtime.session import Session
 
 RUN_CELLS = 2**21
@@ -88,6 +90,7 @@ class Unit:
             joint=operator.joint,
             divided=operator.linear and operator.answers != "sum",
             together=operator.together,
+            compared=operator.answers == "same",
             most=prepared.room.cells_at_once(self.regions),
         )
         if self.regions.cells > _KEPT_CELLS:
@@ -138,8 +141,8 @@ class Prepared:
         samples = self.samples(x)
         shape = self.units[0].regions.shape
         count = int(np.prod(shape, dtype=np.int64))
-        if self.operator.answers == "sum" and self.kind.output == "int64":
-            check_sum(samples, max(1, max(unit.regions.cells for unit in self.units) // max(1, count)))
+        summed = self.operator.answers == "sum" and self.kind.output == "int64"
+        largest = largest_magnitude(samples) if summed else 0
         y: np.ndarray | None = None
         indices = np.zeros((len(samples), count), np.int64) if self.request.return_indices else None
         for unit in self.units:
@@ -152,7 +155,14 @@ class Prepared:
                     y[part] = out
                     continue
                 for piece in unit.tables(self) if table is None else [table]:
-                    out = self.run_table(values, piece, self.variant(piece, nan, "pool"))
+                    variant = self.variant(piece, nan, "pool")
+                    if summed:
+                        add = partial(self.run_table, table=piece, variant=variant)
+                        out = exact_sum(values, piece.terms, largest, add)
+                    else:
+                        out = self.run_table(values, piece, variant)
+                    if self.kind.output in {"int32", "int64"} and piece.empty.any():
+                        out[:, piece.empty] = self.kind.zero
                     y = _room(y, len(samples), out, None if self.operator.together else count)
                     y[part, piece.block.rows if y.shape[1] == count else slice(None)] = out
                     if indices is not None:
@@ -207,7 +217,7 @@ class Prepared:
     def variant(self, table: Table, nan: Nan, action: str) -> Variant:
         """Which graph a table needs."""
         feeds = table.feeds
-        wanted = "index" in feeds, "weight" in feeds, "divisor" in feeds and nan != "omit"
+        wanted = "index" in feeds, "weight" in feeds, "divisor" in feeds and self.request.nan != "omit"
         return Variant(self.kind.dtype, self.kind.arithmetic, self.kind.output, *wanted, nan, action)  # type: ignore[arg-type]
 
     def run_table(self, values: np.ndarray, table: Table, variant: Variant, **more: np.ndarray) -> np.ndarray:
