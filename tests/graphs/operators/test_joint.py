@@ -135,6 +135,20 @@ def test_what_stands_in_absent_cells_does_not_count(name: str, rng: np.random.Ge
 
 
 @named
+def test_omitted_nan_takes_the_cell_out_of_its_sample(name: str, rng: np.random.Generator) -> None:
+    x, parameters = tensor(name, rng), JOINT[name](rng)
+    expected = np.stack([evaluate(name, x[:1, :, 1:], **parameters)[0], evaluate(name, x[1:], **parameters)[0]])
+    x[0, rng.integers(C), 0] = np.nan
+    assert relative_error(evaluate(name, x, nan="omit", **parameters), expected) < 1e-10
+    spoiled = evaluate(name, x, nan="propagate", **parameters)
+    assert np.isnan(spoiled[0]).all()
+    assert relative_error(spoiled[1], expected[1]) < 1e-10
+    slope = differentiate(name, x, np.ones_like(expected), nan="omit", **parameters)
+    assert np.isfinite(slope).all()
+    assert not slope[0, :, 0].any()
+
+
+@named
 def test_the_order_of_cells_does_not_matter(name: str, rng: np.random.Generator) -> None:
     x, parameters = tensor(name, rng), JOINT[name](rng)
     shuffled = x[..., rng.permutation(L)]
