@@ -128,14 +128,21 @@ def request_parts(action: Action) -> dict[str, Any]:
         "compare": {"type": "boolean", "default": False, "description": "Of pictures: before and after side by side."},
     }
     query = [
-        {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.get("description", ""),
+            "schema": {"type": "string", "contentMediaType": "application/json"} if name in array_names() else schema,
+        }
         for name, schema in listed.items()
     ]
+    # Not every parameter once more: the document would be twice as long.
     member = {
         "type": "object",
         "required": ["op"],
-        "properties": schemas,
-        "additionalProperties": False,
+        "properties": {"op": schemas["op"]},
+        "description": "An operator with its parameters; those that stand beside `ops` hold where it does not say otherwise.",
     }
     document = {
         "type": "object",
