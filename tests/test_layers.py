@@ -68,7 +68,7 @@ LAYERS = {
     ],
     "service.runtime": [["session", "line"], ["admission", "batcher", "pooling"], ["model"], ["repository"]],
     "service.runtime.pooling": [
-        ["sessions", "layout", "kinds", "feeds"],
+        ["sessions", "layout", "kinds", "feeds", "sums"],
         ["prepared"],
         ["gradient", "unpool"],
         ["pooler"],
