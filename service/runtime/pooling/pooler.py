@@ -188,9 +188,8 @@ class Pooler:
         work += labelled(np.zeros((samples, cells), np.int64)).work  # and all else is checked
 
         def run(x: np.ndarray, deadline: float) -> Pooled:
-            rows = layout.to_rows(x)
-            labels = find_labels(rows.reshape(samples, -1, cells), plane, parameters)
-            return labelled(labels).run(x, deadline)
+            rows = layout.to_rows(x).reshape(samples, -1, cells)
+            return labelled(find_labels(rows, plane, parameters)).run(x, deadline)
 
         return Course(work, run)
 
