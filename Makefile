@@ -27,6 +27,7 @@ bench: $(VENV)/.test  ## measure the service against its ceiling; writes benchma
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.pooling
+	$(BIN)/python -m benchmarks.memory
 
 models: $(VENV)/.test  ## train and export everything in models/ (up to an hour on two cores)
 	$(BIN)/python -m export models
