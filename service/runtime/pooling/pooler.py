@@ -275,7 +275,7 @@ def _split(
     except ValidationError as error:
         problems: dict[str, str] = {}  # of a parameter that may be several things, the first says enough
         for detail in error.errors(include_url=False, include_input=False):
-            problems.setdefault(str(detail["loc"][0]), detail["msg"])
+            problems.setdefault(str(detail["loc"][0]), detail["msg"].removeprefix("Value error, "))
         raise InvalidParameter("; ".join(f"{name}: {problem}" for name, problem in problems.items())) from None
     return request, parameters
 
