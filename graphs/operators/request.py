@@ -15,7 +15,7 @@ def _listed(value: object) -> object:
 
 
 def _option(value: object) -> object:
-    return None if value in {"none", "null"} else value
+    return None if isinstance(value, str) and value in {"none", "null"} else value
 
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]

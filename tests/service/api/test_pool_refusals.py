@@ -107,6 +107,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "mask of another shape": ({"mask": [[True]]}, "invalid_tensor", ("mask",)),
     "unknown parameter": ({"kernal": 2}, "invalid_parameter", ("unknown parameter 'kernal'",)),
     "another operator's parameter": ({"kernel": 2, "sigma": 1.0}, "invalid_parameter", ("'sigma'", "'max'")),
+    "output_size of lists": ({"output_size": [[1, 2], [3, 4]]}, "invalid_parameter", ("output_size",)),
     "output_size beyond the limit": ({"output_size": 10**6}, "invalid_parameter", ("expected at most",)),
 }  # fmt: skip
 
