@@ -173,7 +173,7 @@ class Prepared:
             shape = shape if y.shape[1] == count else ()
         answer = self._axes(self.kind.finish(y), shape)
         found_at = None if indices is None else self.layout.from_rows(indices, self.layout.lead, shape)
-        return Pooled(answer, found_at, self._counts(shape) if self.request.return_counts else None)
+        return Pooled(answer, found_at, self._counts() if self.request.return_counts else None)
 
     def _run_whole(self, x: np.ndarray) -> np.ndarray | None:
         """Run a small tensor's windows at once; None if there is something in it that the kernels do not take."""
@@ -270,8 +270,8 @@ class Prepared:
         y = np.ascontiguousarray(np.moveaxis(y, -1, len(outer)))  # (…, K, C, R)
         return self.layout.from_rows(y, (*outer, width * channels), shape)
 
-    def _counts(self, shape: tuple[int, ...]) -> np.ndarray:
-        counts = [unit.regions.counts().reshape(shape) for unit in self.units]
+    def _counts(self) -> np.ndarray:
+        counts = [unit.regions.counts().reshape(unit.regions.shape) for unit in self.units]
         return counts[0] if len(counts) == 1 else np.stack(counts)
 
 

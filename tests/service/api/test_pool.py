@@ -199,6 +199,13 @@ def test_indices_come_beside_the_tensor(client: TestClient) -> None:
     assert (named.status_code, named.json()["code"]) == (406, "not_acceptable")
 
 
+def test_counts_are_of_the_regions_even_where_one_answer_comes_of_all(client: TestClient) -> None:
+    body = client.post("/v1/pool", json={"op": "rmac", "return_counts": True, "tensor": [MATRIX] * 2}).json()
+    assert body["shape"] == [2]
+    assert min(body["counts"]) >= 1
+    assert max(body["counts"]) == 16
+
+
 def test_arrays_come_as_json_npz_form_and_text_in_a_query(client: TestClient) -> None:
     mask = np.array([[1, 1, 0, 0]] * 4, bool)
     expected = np.float32(MATRIX)[mask].max()
