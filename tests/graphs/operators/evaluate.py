@@ -5,21 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 
 from graphs.operators.catalogue import find
 from graphs.operators.compose import Nan, Variant, compose
 from graphs.operators.operator import Operator
+from service.runtime.session import Session
 
 Action = Literal["pool", "gradient", "indices"]
-
-
-def _session(operator: Operator, parameters: Any, variant: Variant) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    model = compose(operator, parameters, variant)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _run(
@@ -53,8 +45,8 @@ def _run(
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("feed"):
             tables[name] = np.asarray(getattr(checked, name), arithmetic)
     tables["x"] = x if gathered else np.expand_dims(x, 1)
-    session = _session(record, checked, variant)
-    return session.run(None, {entry.name: tables[entry.name] for entry in session.get_inputs()})[0]
+    session = Session(compose(record, checked, variant), provider="cpu", threads=1)
+    return session.run({name: tables[name] for name in session.inputs})[0]
 
 
 def evaluate(
