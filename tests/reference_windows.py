@@ -132,7 +132,8 @@ class Weighted:
 
     def first(self, sign: float) -> torch.Tensor:
         """Which cell is the largest of sign·x; of equals the first."""
-        return torch.where(self.present, self.x * sign, -torch.inf).argmax(-1, keepdim=True)
+        keys = torch.where(self.present, self.x.detach() * sign, -torch.inf)
+        return (self.present & (keys == keys.amax(-1, keepdim=True))).int().argmax(-1, keepdim=True)
 
     def extreme(self, sign: float) -> torch.Tensor:
         return self.x.gather(-1, self.first(sign)).squeeze(-1)

@@ -217,8 +217,10 @@ def _windows(
     if made is None or not symmetric or not inside or (op == "avg" and max(dilation) > 1):
         return made, {}
     given = {"kernel_size": kernel, "stride": stride, "padding": [before for before, _ in pads], "ceil_mode": ceil_mode}
+    if op == "avg" and axes == 1:
+        return made, {} if override else given | {"count_include_pad": counted}
     if op == "avg":
-        return made, given | {"count_include_pad": counted} | ({"divisor_override": override} if axes > 1 else {})
+        return made, given | {"count_include_pad": counted, "divisor_override": override}
     return made, given | {"dilation": dilation}
 
 

@@ -1,4 +1,4 @@
-"""Numbers that people have in their textbooks: the 4×4 matrix of many tutorials, figures 9.8 and 9.10 of Goodfellow et al., ties."""
+"""Numbers that people have in their textbooks: a 4×4 matrix of many tutorials, two figures of Goodfellow et al., ties."""
 
 from __future__ import annotations
 
