@@ -212,8 +212,9 @@ def _windows(
     )
     symmetric = all(before == after and before <= k // 2 for (before, after), k in zip(pads, kernel, strict=True))
     inside = all(
-        d * (k - 1) < size + 2 * before for size, k, d, (before, _) in zip(plane, kernel, dilation, pads, strict=True)
-    )  # torch refuses windows that reach further, though its rule for the size has them
+        d * (k - 1) < size + (0 if op == "avg" and axes == 3 else 2 * before)
+        for size, k, d, (before, _) in zip(plane, kernel, dilation, pads, strict=True)
+    )  # torch refuses windows that reach further, in avg_pool3d's gradient into the padding, though its rule for the size has them
     if made is None or not symmetric or not inside or (op == "avg" and max(dilation) > 1):
         return made, {}
     given = {"kernel_size": kernel, "stride": stride, "padding": [before for before, _ in pads], "ceil_mode": ceil_mode}
