@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -59,26 +58,11 @@ def resolve_provider(requested: Literal["auto", "cpu", "cuda"]) -> Provider:
     return "cuda" if available and any(Path(node).exists() for node in _DEVICE_NODES) else "cpu"
 
 
-_SHARED = threading.Event()
-"""Set once there is a pool for the process: from then on ONNX Runtime takes no session with threads of its own."""
-
-
-def share_threads(threads: int) -> None:
-    """Make the one pool of threads that sessions with `shared_threads` run on; ONNX Runtime takes it once for a process."""
-    if _SHARED.is_set():
-        return
-    ort.set_global_thread_pool_sizes(threads or len(os.sched_getaffinity(0)), 1)
-    _SHARED.set()
-
-
-def _options(provider: Provider, threads: int, *, shared_threads: bool) -> ort.SessionOptions:
+def _options(provider: Provider, threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; warnings about shape nodes on the CPU are judged in _check_assignment
     # A GPU session needs one host thread; a CPU session takes all cores, so that a lone request has the whole machine.
-    shared_threads = shared_threads or _SHARED.is_set()  # several apps in one process: tests
-    if not shared_threads:
-        options.intra_op_num_threads = 1 if provider == "cuda" else threads or len(os.sched_getaffinity(0))
-    options.use_per_session_threads = not shared_threads
+    options.intra_op_num_threads = 1 if provider == "cuda" else threads or len(os.sched_getaffinity(0))
     options.enable_mem_pattern = (
         False  # its key collides between sizes and its map never shrinks: wrong for dynamic shapes
     )
@@ -99,9 +83,7 @@ class Session:
         outputs: names of the graph's outputs, in order.
     """
 
-    def __init__(
-        self, model: bytes, *, provider: Provider, device_id: int = 0, threads: int = 0, shared_threads: bool = False
-    ) -> None:
+    def __init__(self, model: bytes, *, provider: Provider, device_id: int = 0, threads: int = 0) -> None:
         """Build the session and prove its provider.
 
         Args:
@@ -109,7 +91,6 @@ class Session:
             provider: where it must run.
             device_id: CUDA device.
             threads: threads of one run on the CPU; 0 is all cores.
-            shared_threads: run on the process's pool (`share_threads`) instead of threads of its own: for many small graphs.
 
         Raises:
             ProviderError: it would run elsewhere than asked for.
@@ -125,9 +106,7 @@ class Session:
             }
             configured.insert(0, (_PROVIDERS["cuda"], cuda))
         try:
-            self._session = ort.InferenceSession(
-                model, _options(provider, threads, shared_threads=shared_threads), providers=configured
-            )
+            self._session = ort.InferenceSession(model, _options(provider, threads), providers=configured)
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
         self._session.disable_fallback()

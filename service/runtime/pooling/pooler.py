@@ -26,7 +26,7 @@ from service.runtime.pooling.layout import Layout, layout_of
 from service.runtime.pooling.prepared import Pooled, Prepared, Unit, room_of
 from service.runtime.pooling.sessions import Sessions
 from service.runtime.pooling.unpool import prepare_unpool
-from service.runtime.session import Provider, share_threads
+from service.runtime.session import Provider
 from service.settings import Settings
 
 Action = Literal["pool", "gradient", "unpool"]
@@ -51,7 +51,6 @@ class Pooler:
     """Prepares requests; keeps the sessions and the last configurations."""
 
     def __init__(self, settings: Settings, provider: Provider) -> None:
-        share_threads(settings.threads)
         self.sessions = Sessions(provider, settings.device_id, most=settings.max_sessions)
         self._max_elements = settings.max_tensor_elements
         self._max_work = settings.max_pool_cells

@@ -37,7 +37,7 @@ class Sessions:
                 self._sessions.move_to_end(key)
                 return session
             self.misses += 1
-        session = Session(write(), provider=self._provider, device_id=self._device_id, shared_threads=True)
+        session = Session(write(), provider=self._provider, device_id=self._device_id)
         with self._lock:
             self._sessions[key] = session
             while len(self._sessions) > self._most:
