@@ -1,1 +1,1 @@
-"""Any size, exactly: a plain CNN compiled so that images of different sizes share a canvas, or lie on many tiles."""
+"""The any-size compiler: a CNN of any size made exact on canvases with padding, and in tiles. Pure: onnx-ir and numpy."""

@@ -1,0 +1,112 @@
+"""What the compiler gives: the graphs that serve a model at any size, their geometry, and what could not be done and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+EXTENTS = "extents"
+"""Graph input, int64 (N,4), pixels: y0, x0, height, width of each sample.
+
+y0 and x0 are the canvas's origin in the image's own coordinates, >= 0 and a multiple of the alignment (0 but for tiles);
+height and width are the whole image's."""
+
+OWNED = "owned"
+"""Graph input of a tiled trunk, int64 (N,4), image pixels, half open: top, left, bottom, right.
+
+Cell j (in the image's coordinates) of a level with stride s belongs to the tile where top <= j·s < bottom, and so for
+columns. Edges are multiples of the alignment; those of the last tiles are the height and width, or beyond."""
+
+Rule = Literal["sum", "max", "min", "exponential", "topk", "moments"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Partial results of a reduction that merge over tiles by one rule.
+
+    Attributes:
+        rule: how they merge.
+        names: outputs of the trunk, inputs of the head, in the rule's order.
+    """
+
+    rule: Rule
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a graph cannot be batched ragged, or tiled.
+
+    Attributes:
+        node: the node's name.
+        op_type: its operator, such as `Resize`.
+        reason: a sentence that says what is not known or not possible.
+    """
+
+    node: str
+    op_type: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Give one sentence that names the node."""
+        return f"{self.op_type} {self.node!r}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class TrunkGeometry:
+    """How positions of the features lie in the image; pairs are (vertical, horizontal), all in pixels.
+
+    Attributes:
+        stride: of the deepest level, pixels of the image a step.
+        alignment: tiles begin at multiples of it (least common multiple of the strides of all levels).
+        receptive_field: side of the region of the image that one position of the deepest features sees.
+        halo: (top, left, bottom, right) that a tile needs beyond what it owns, for what it owns to be exact.
+        min_height: smallest image whose every level has a cell.
+        min_width: as min_height.
+    """
+
+    stride: tuple[int, int]
+    alignment: tuple[int, int]
+    receptive_field: tuple[int, int]
+    halo: tuple[int, int, int, int]
+    min_height: int
+    min_width: int
+
+
+@dataclass(frozen=True)
+class TiledPlan:
+    """A graph cut in two at its last reduction over space.
+
+    Attributes:
+        trunk: PIXELS uint8 (N,H,W,C), EXTENTS, OWNED in; the states out, one sample a tile.
+        head: merged states and EXTENTS in; the outputs of the plain graph, by name and order.
+        states: what the trunk gives, and how it merges.
+    """
+
+    trunk: ir.Model
+    head: ir.Model
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The graphs that serve one model.
+
+    Attributes:
+        plain: PIXELS uint8 (N,H,W,C) in, otherwise the file's graph; images of one size.
+        ragged: PIXELS and EXTENTS in, outputs by name and order as `plain`: exact whatever lies around the images on
+            their canvases. None where there are `ragged_obstacles`.
+        tiled: None where there are `tiled_obstacles`.
+        geometry: None where the graph's spatial structure could not be followed.
+        ragged_obstacles: empty where `ragged` is there.
+        tiled_obstacles: empty where `tiled` is there.
+    """
+
+    plain: ir.Model
+    ragged: ir.Model | None
+    tiled: TiledPlan | None
+    geometry: TrunkGeometry | None
+    ragged_obstacles: tuple[Obstacle, ...]
+    tiled_obstacles: tuple[Obstacle, ...]
