@@ -15,13 +15,14 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from service import __version__
 from service.api import classify, health, metrics, models, pool
 from service.api.door import Door
 from service.api.hot import Hot
 from service.api.inference import explain
-from service.api.middleware import RequestId
+from service.api.middleware import Boundary
 from service.api.state import State
 from service.errors import (
     InternalError,
@@ -77,9 +78,11 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    app.add_middleware(Door, state=app.state.poolserve, paths=INFERENCE_PATHS, answer_error=answer_error)
-    app.add_middleware(Hot, state=app.state.poolserve, answer_error=answer_error)
-    app.add_middleware(RequestId, access_log=settings.access_log)
+    # Around FastAPI's own middleware, not within: that takes 7 µs of a request, a sixth of what a small one takes in all.
+    state = app.state.poolserve
+    inner: ASGIApp = app.build_middleware_stack()
+    inner = Hot(Door(inner, state=state, paths=INFERENCE_PATHS), state=state)
+    app.middleware_stack = Boundary(inner, access_log=settings.access_log, answer_error=answer_error)
     return app
 
 
@@ -108,7 +111,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """Word any error: one shape, never a payload, never a traceback."""
     known = translate(request, error)
     request_id = request.scope["state"]["request_id"]
-    headers = {"X-Request-ID": request_id}  # the middleware is inside of what answers an unforeseen exception
+    headers = {}
     if isinstance(known, Overloaded):
         headers["Retry-After"] = str(known.retry_after_s)
     if isinstance(known, PayloadTooLarge):

@@ -6,11 +6,9 @@ of times a second, on the cores that should be working, and the way to the decis
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.body import time_limit_s
@@ -20,28 +18,19 @@ from service.errors import Overloaded, ServiceError
 
 
 class Door:
-    """Pure ASGI, inside of `RequestId`."""
+    """Pure ASGI, inside of `Boundary`, which answers what fails."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        state: State,
-        paths: frozenset[str],
-        answer_error: Callable[[Request, Exception], Awaitable[Response]],
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, state: State, paths: frozenset[str]) -> None:
         """Guard endpoints.
 
         Args:
             app: what is inside.
             state: the app's.
             paths: of the endpoints that infer.
-            answer_error: words an error.
         """
         self.app = app
         self._state = state
         self._paths = paths
-        self._answer_error = answer_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -49,10 +38,8 @@ class Door:
             request = Request(scope)
             try:
                 self._refuse(request)
-            except Overloaded as error:
-                response = await self._answer_error(request, error)
-                await response(scope, receive, send)
-                return
+            except Overloaded:
+                raise
             except ServiceError:
                 pass  # whatever is wrong with it, the endpoint says it
         await self.app(scope, receive, send)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api import templates
 from service.api.accept import Written, choose
 from service.api.answers import DEFAULTS, Action, Answer, write_answer
 from service.api.intake import Body, Said, read_body, read_headers
@@ -68,24 +68,21 @@ class _Timing:
 
 
 class Hot:
-    """Pure ASGI, inside of `RequestId`; everything but ACTIONS passes through."""
+    """Pure ASGI, inside of `Boundary`, which answers what fails; everything but ACTIONS passes through."""
 
-    def __init__(
-        self, app: ASGIApp, *, state: State, answer_error: Callable[[Request, Exception], Awaitable[Response]]
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, state: State) -> None:
         """Stand before an application.
 
         Args:
             app: what is inside.
             state: the app's.
-            answer_error: words an error.
         """
         self.app = app
         self._state = state
         self._settings = state.settings
         self._pooler = state.pooler
         self._admission = state.pool_admission
-        self._answer_error = answer_error
+        self._templates = templates.Templates(max_elements=self._settings.max_tensor_elements)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -94,15 +91,7 @@ class Hot:
             await self.app(scope, receive, send)
             return
         timing = _Timing()
-        try:
-            answer = await self._answer(action, scope, receive, timing)
-        except ClientDisconnect:
-            return  # there is nobody to answer
-        except ServiceError as error:
-            response = await self._answer_error(Request(scope), error)
-            await response(scope, receive, send)
-            return
-        headers, buffers = answer
+        headers, buffers = await self._answer(action, scope, receive, timing)
         headers.append(timing.header())
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for buffer in buffers[:-1]:
@@ -164,7 +153,7 @@ class Hot:
 
     def _plan(self, action: Action, kind: Kind, body: Body, said: Said, query: dict[str, object]) -> _Plan:
         """Read the body and have every operator of it prepared; whatever is wrong with the request is found here."""
-        asked = read_request(kind, body, said.content_type, query, self._settings)
+        asked = self._read(kind, body, said, query)
         written, named = choose(said.accept, DEFAULTS[asked.form])
         tensor = asked.tensor
         prepared: list[Course] = []
@@ -178,6 +167,16 @@ class Hot:
             prepared.append(one)
             work += one.work
         return _Plan(asked, prepared, work, written, named)
+
+    def _read(self, kind: Kind, body: Body, said: Said, query: dict[str, object]) -> Asked:
+        """Read the body: at once if its members were seen before."""
+        if kind != "json" or query or not isinstance(body, bytes) or len(body) > templates.MAX_BODY:
+            return read_request(kind, body, said.content_type, query, self._settings)
+        asked = self._templates.read(body)
+        if asked is None:
+            asked = read_request(kind, body, said.content_type, query, self._settings)
+            self._templates.learn(body, asked)
+        return asked
 
     def _run(self, action: Action, plan: _Plan, deadline: float, timing: _Timing) -> Answer:
         """Pool, and write the answer."""

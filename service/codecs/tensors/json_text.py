@@ -34,6 +34,12 @@ def write_json(members: Mapping[str, object]) -> bytes:
     return orjson.dumps({name: _writable(value) for name, value in members.items()}, option=_OPTIONS)
 
 
+def write_array(array: Tensor) -> bytes:
+    """Write one array as JSON, nested as its shape says; otherwise as `write_json`."""
+    written = _array(array)
+    return written if isinstance(written, bytes) else orjson.dumps(written, option=_OPTIONS)
+
+
 def tensor_member(array: Tensor, form: Literal["nested", "flat", "base64"]) -> object:
     """Give an array as the value that `write_json` writes in one of the three forms in which tensors come.
 
@@ -52,7 +58,8 @@ def _writable(value: object) -> object:
     if type(value) in _PLAIN:  # most members
         return value
     if isinstance(value, _NUMPY):
-        return _array(np.asarray(value))
+        written = _array(np.asarray(value))
+        return orjson.Fragment(written) if isinstance(written, bytes) else written
     if isinstance(value, float):
         return value if math.isfinite(value) else _non_finite_name(value)
     if isinstance(value, Mapping):
@@ -62,21 +69,23 @@ def _writable(value: object) -> object:
     return value
 
 
-def _array(array: Tensor) -> object:
+def _array(array: Tensor) -> bytes | Tensor | np.generic:
+    """Give an array as text, or as what orjson writes as it stands."""
     if not array.size:
-        return orjson.Fragment(_empty(array.shape))
+        return _empty(array.shape)
     array = native(array)
     if array.dtype == np.float16:
         array = _float16_decimals()[array.view(np.uint16)]
+    value: Tensor | np.generic = array if array.ndim else array[()]
     if array.dtype.kind == "f" and array.size <= _SMALL:
-        text = orjson.dumps(array if array.ndim else array[()], option=_OPTIONS)
+        text = orjson.dumps(value, option=_OPTIONS)
         if b"null" not in text:  # which orjson writes for NaN and the infinities
-            return orjson.Fragment(text)
+            return text
     if array.dtype.kind == "f":
         finite = np.isfinite(array)
         if np.count_nonzero(finite) != finite.size:  # faster than all(), which small answers feel
-            return orjson.Fragment(_with_non_finite(array, finite))
-    return array if array.ndim else array[()]
+            return _with_non_finite(array, finite)
+    return value
 
 
 def _empty(shape: tuple[int, ...]) -> bytes:

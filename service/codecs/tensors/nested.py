@@ -85,7 +85,7 @@ def read_array(
     def checked(sizes: Iterable[int]) -> tuple[int, ...]:
         return check_shape(sizes, max_elements=max_elements, itemsize=dtype.itemsize, name=name)
 
-    parts = list(_first_parts(array, name))
+    parts = _first_parts(array, name)
     if flat and len(parts) > 1:
         raise InvalidTensor(f"{name}[0]: expected a number, got an array")
     shape = checked(map(len, parts))
@@ -105,15 +105,14 @@ def read_array(
     return narrowed(wide, dtype, name)
 
 
-def _first_parts(array: Array, name: str) -> Iterator[Array]:
+def _first_parts(array: Array, name: str) -> list[Array]:
     """Descend by first elements: the list, its first list, and so on, whose lengths are the shape."""
-    yield array
-    for _ in range(MAX_DIMENSIONS):
-        if not len(array) or not isinstance(first := array[0], Array):
-            return
-        array = first
-        yield array
-    raise InvalidTensor(f"{name}: expected at most {MAX_DIMENSIONS} dimensions, got more")
+    parts = [array]
+    while len(array) and isinstance(first := array[0], Array):
+        if len(parts) == MAX_DIMENSIONS:
+            raise InvalidTensor(f"{name}: expected at most {MAX_DIMENSIONS} dimensions, got more")
+        parts.append(array := first)
+    return parts
 
 
 def _flattened(array: Array, dtype: DType) -> Tensor | None:

@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.door import Door
+from service.api.middleware import Boundary
 from service.api.state import State
 from service.app import INFERENCE_PATHS, answer_error
 from service.runtime.model import Model
@@ -56,7 +57,7 @@ def ask(
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
         "state": {"request_id": "r"},
     }
-    door = Door(inside, state=state, paths=INFERENCE_PATHS, answer_error=answer_error)
+    door = Boundary(Door(inside, state=state, paths=INFERENCE_PATHS), access_log=False, answer_error=answer_error)
     asyncio.run(door(scope, receive, send))
     return passed, sent
 

@@ -13,6 +13,7 @@ import pytest
 from starlette.types import Message
 
 from service.api.hot import Hot
+from service.api.middleware import Boundary
 from service.api.state import State
 from service.app import answer_error
 from service.runtime.pooling.prepared import Pooled
@@ -71,14 +72,15 @@ def ask(
         "headers": list(headers),
         "state": {"request_id": "r"},
     }
-    asyncio.run(Hot(inside, state=state, answer_error=answer_error)(scope, receive, send))
+    asyncio.run(Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(scope, receive, send))
     assert state.pool_admission.waiting == 0
     return passed, sent
 
 
 def answer(sent: list[Message]) -> tuple[int, dict[bytes, bytes], bytes]:
     start, *bodies = sent
-    return start["status"], dict(start["headers"]), b"".join(bytes(body["body"]) for body in bodies)
+    headers = {name: value for name, value in start["headers"] if name != b"x-request-id"}  # the boundary's
+    return start["status"], headers, b"".join(bytes(body["body"]) for body in bodies)
 
 
 def refusal(sent: list[Message]) -> tuple[int, str]:
@@ -208,7 +210,7 @@ def test_client_that_goes_away_while_it_is_pooled(state: State, slow: Slow) -> N
     }
 
     async def course() -> None:
-        await Hot(inside, state=state, answer_error=answer_error)(scope, receive, send)
+        await Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(scope, receive, send)
         assert not sent
         assert state.pool_admission.waiting == 0
         slow.let_go.set()
@@ -244,7 +246,9 @@ def test_crowd_is_refused_with_when_to_come_back(state: State) -> None:
             "headers": list(headers),
             "state": {"request_id": "r"},
         }
-        asyncio.run(Hot(inside, state=state, answer_error=answer_error)(scope, receive, send))
+        asyncio.run(
+            Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(scope, receive, send)
+        )
         assert refusal(sent) == (429, "overloaded")
         assert int(answer(sent)[1][b"retry-after"]) >= 1
     assert state.pool_admission.waiting == 2
