@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
+
+from graphs.anysize.states import State
 
 EXTENTS = "extents"
 """Graph input, int64 (N,4), pixels: y0, x0, height, width of each sample.
@@ -18,21 +19,6 @@ OWNED = "owned"
 
 Cell j (in the image's coordinates) of a level with stride s belongs to the tile where top <= j·s < bottom, and so for
 columns. Edges are multiples of the alignment; those of the last tiles are the height and width, or beyond."""
-
-Rule = Literal["sum", "max", "min", "exponential", "topk", "moments"]
-
-
-@dataclass(frozen=True)
-class State:
-    """Partial results of a reduction that merge over tiles by one rule.
-
-    Attributes:
-        rule: how they merge.
-        names: outputs of the trunk, inputs of the head, in the rule's order.
-    """
-
-    rule: Rule
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,10 +65,13 @@ class TrunkGeometry:
 class TiledPlan:
     """A graph cut in two at its last reduction over space.
 
+    `head(merge(trunk(tile) for tile in tiles))` is what the plain graph gives for the whole image.
+
     Attributes:
-        trunk: PIXELS uint8 (N,H,W,C), EXTENTS, OWNED in; the states out, one sample a tile.
-        head: merged states and EXTENTS in; the outputs of the plain graph, by name and order.
-        states: what the trunk gives, and how it merges.
+        trunk: PIXELS uint8 (N,H,W,C), EXTENTS, OWNED in, N tiles; out come the states' arrays, axis 0 is tiles.
+        head: the merged arrays by the same names, axis 0 is images, and EXTENTS (y0 = x0 = 0) in; the outputs of the
+            plain graph, by name and order.
+        states: what the trunk gives, and how it merges (states.Merger).
     """
 
     trunk: ir.Model
