@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphs.operators.regions.block import Block, index_dtype
+from graphs.operators.regions.block import Block, index_dtype, weighted_counts
 from graphs.operators.regions.boxes import checked_boxes, checked_grid
 from graphs.operators.regions.buckets import bucketed_cells, buckets
 from graphs.operators.regions.numbers import MAX_REGIONS, checked_plane, integer
@@ -17,7 +17,6 @@ from graphs.operators.regions.numbers import MAX_REGIONS, checked_plane, integer
 MOST_SAMPLES = 64
 """Per bin and axis, where the request says how many."""
 
-_COUNTED_AT_ONCE = 2**20
 
 Floats = NDArray[np.float64]
 
@@ -49,11 +48,7 @@ class Aligned:
 
     def counts(self) -> NDArray[np.int64]:
         """(R,): cells of weight other than 0."""
-        counts = np.zeros(math.prod(self.shape), np.int64)
-        for block in self.blocks(_COUNTED_AT_ONCE):
-            assert block.weight is not None  # every block here has weights
-            counts[block.rows] = np.count_nonzero(block.weight, axis=1)
-        return counts
+        return weighted_counts(self)
 
     def blocks(self, max_cells: int) -> Iterator[Block]:
         """Bins with like numbers of samples together."""

@@ -5,6 +5,7 @@ The plane is the pooled axes of a tensor, flattened row-major to L cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -69,3 +70,15 @@ class Regions(Protocol):
 def index_dtype(cells: int) -> type[np.int32 | np.int64]:
     """The dtype of positions in a plane of so many cells."""
     return np.int32 if cells < 2**31 else np.int64
+
+
+_COUNTED_AT_ONCE = 2**20  # table entries
+
+
+def weighted_counts(regions: Regions) -> NDArray[np.int64]:
+    """Count each region's cells of weight other than 0 by building its tables, all of whose blocks must have weights: (R,)."""
+    counts = np.zeros(math.prod(regions.shape), np.int64)
+    for block in regions.blocks(_COUNTED_AT_ONCE):
+        assert block.weight is not None  # by the contract
+        counts[block.rows] = np.count_nonzero(block.weight, axis=1)
+    return counts

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphs.operators.regions.block import Block, RegionError, Regions
-
-_COUNTED_AT_ONCE = 2**20
+from graphs.operators.regions.block import Block, RegionError, Regions, weighted_counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +41,7 @@ class Masked:
 
     def counts(self) -> NDArray[np.int64]:
         """(R,): cells of weight other than 0."""
-        counts = np.zeros(math.prod(self.shape), np.int64)
-        for block in self.blocks(_COUNTED_AT_ONCE):
-            assert block.weight is not None  # every block here has weights
-            counts[block.rows] = np.count_nonzero(block.weight, axis=1)
-        return counts
+        return weighted_counts(self)
 
     def blocks(self, max_cells: int) -> Iterator[Block]:
         """The system's blocks with the products as weights."""
