@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from graphs.front import PIXELS, attach_front
 from service.codecs.images import decode
-from service.runtime.model import read_model
+from service.runtime.reading import read_model
 from service.runtime.session import Session, resolve_provider
 from service.settings import Settings
 

@@ -66,7 +66,13 @@ LAYERS = {
         ["workers"],
         ["__main__"],
     ],
-    "service.runtime": [["session", "line"], ["admission", "batcher", "pooling"], ["model"], ["repository"]],
+    "service.runtime": [
+        ["session", "line", "canvas", "costs", "reading"],
+        ["admission", "grouping", "network", "pooling"],
+        ["batcher", "warmup"],
+        ["model"],
+        ["repository"],
+    ],
     "service.runtime.pooling": [
         ["sessions", "layout", "kinds", "feeds", "sums"],
         ["prepared"],

@@ -1,7 +1,7 @@
 """The batcher never waits: when the session is free it takes what is queued, up to a pixel budget, and goes.
 
 A lone image leaves at once, a crowd leaves together. One thread owns the session; entries reach it through a queue and answers
-go back to the event loop. No admission here (admission.py), no decoding, no HTTP.
+go back to the event loop. Which images go together is grouping's choice (grouping.py). No admission here, no decoding, no HTTP.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.errors import DeadlineExceeded, InternalError, ServiceError
+from service.errors import DeadlineExceeded, InternalError, Overloaded, ServiceError
+from service.runtime.canvas import Easel, Tally
+from service.runtime.grouping import Choice, Grouping
 
 log = logging.getLogger(__name__)
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 """Pixels uint8 (N,H,W,C) in; the outputs, each with N as its first axis, out."""
+
+RaggedRun = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
+"""The same of a canvas and its extents int64 (N,4) (canvas.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +57,38 @@ class Entry:
 
 
 class Batcher:
-    """A queue before one session, and the thread that owns it."""
+    """A queue before one session, and the thread that owns it.
 
-    def __init__(self, run: Run, *, name: str, max_batch_pixels: int, max_batch: int | None = None) -> None:
+    Attributes:
+        tally: what has run.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        name: str,
+        grouping: Grouping,
+        run_ragged: RaggedRun | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
         """Prepare; `start` begins.
 
         Args:
             run: runs one batch of equal sizes; called from the owner thread only.
             name: of the model, for the thread and the log.
-            max_batch_pixels: budget of a batch in pixels; a larger image runs alone.
-            max_batch: images of a batch, where the graph fixes it.
+            grouping: chooses batches.
+            run_ragged: runs one batch of different sizes; must be there where the grouping chooses such.
+            max_waiting: images in the queue; None is no limit.
         """
+        self.tally = Tally()
         self._run = run
+        self._run_ragged = run_ragged
         self._name = name
-        self._max_batch_pixels = max_batch_pixels
-        self._max_batch = max_batch
+        self._grouping = grouping
+        self._max_waiting = max_waiting
+        self._easel = Easel()
+        self._pending: list[Entry] = []  # the owner thread's
         self._arrivals: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._own, name=f"session-{name}", daemon=True)
 
@@ -94,83 +116,75 @@ class Batcher:
             deadline: on the clock of `time.monotonic`; the image does not run after it.
 
         Raises:
+            Overloaded: 429; the queue is full.
             DeadlineExceeded: 504; the deadline passed first.
             InternalError: 500; the run failed for this image, also alone.
         """
+        if self._max_waiting is not None:
+            waiting = self._arrivals.qsize() + len(self._pending)
+            if waiting >= self._max_waiting:
+                raise Overloaded(
+                    f"expected a place among {self._max_waiting} images that wait, there is none", retry_after_s=1
+                )
         entry = Entry(image, deadline, asyncio.get_running_loop().create_future())
         self._arrivals.put(entry)
         return await entry.future
 
     def _own(self) -> None:
-        pending: list[Entry] = []
+        pending = self._pending
         open_ = True
         while open_ or pending:
             if not pending:
-                open_ = self._arrive(self._arrivals.get(), pending)
+                open_ = self._arrive(self._arrivals.get())
             while open_ and not self._arrivals.empty():
-                open_ = self._arrive(self._arrivals.get(), pending)
-            self._drop(pending)
+                open_ = self._arrive(self._arrivals.get())
+            self._drop()
             if pending:
-                batch = self.take(pending)
-                self._answer(batch)
+                choice = self._grouping.choose([entry.image.shape[:2] for entry in pending])
+                self._answer(self._take(choice), choice)
 
-    @staticmethod
-    def _arrive(entry: Entry | None, pending: list[Entry]) -> bool:
+    def _arrive(self, entry: Entry | None) -> bool:
         if entry is None:
             return False
-        pending.append(entry)
+        self._pending.append(entry)
         return True
 
-    def _drop(self, pending: list[Entry]) -> None:
-        """Take out who has left and who is too late; in place."""
+    def _drop(self) -> None:
+        """Take out who has left and who is too late."""
         now = time.monotonic()
         kept = []
-        for entry in pending:
+        for entry in self._pending:
             if entry.future.done():  # its client went away
                 continue
             if entry.deadline <= now:
                 _settle([(entry, DeadlineExceeded("the time limit passed while the image was queued"))])
                 continue
             kept.append(entry)
-        pending[:] = kept
+        self._pending[:] = kept
 
-    def take(self, pending: list[Entry]) -> list[Entry]:
-        """Choose the next batch and take it out of `pending` (not empty): the oldest image and those that are as large as it.
-
-        Equal sizes go together here; images of different sizes need a masked graph to share a canvas.
-        """
-        shape = pending[0].image.shape
-        limit = max(1, self._max_batch_pixels // (shape[0] * shape[1]))
-        if self._max_batch is not None:
-            limit = min(limit, self._max_batch)
-        batch: list[Entry] = []
-        rest: list[Entry] = []
-        for entry in pending:
-            (batch if len(batch) < limit and entry.image.shape == shape else rest).append(entry)
-        pending[:] = rest
+    def _take(self, choice: Choice) -> list[Entry]:
+        """Take a batch out of the queue."""
+        batch = [self._pending[place] for place in choice.members]
+        for place in reversed(choice.members):
+            del self._pending[place]
         return batch
 
-    def _answer(self, batch: list[Entry]) -> None:
+    def _answer(self, batch: list[Entry], choice: Choice) -> None:
         started = time.monotonic()
         try:
-            # A lone image is a view; only a crowd is copied together.
-            pixels = (
-                batch[0].image[None] if len(batch) == 1 else np.stack([entry.image for entry in batch])
-            )  # (N,H,W,C)
-            outputs = self._run(pixels)
-            if any(len(output) != len(batch) for output in outputs):
-                raise ValueError(
-                    f"{len(batch)} images in, outputs of shapes {[output.shape for output in outputs]} out"
-                )
+            outputs = self._outputs([entry.image for entry in batch], choice)
         except Exception:
             log.exception(
-                "model %s failed on a batch of %d images of shape %s", self._name, len(batch), pixels.shape[1:]
+                "model %s failed on a batch of %d images on %s",
+                self._name,
+                len(batch),
+                "×".join(map(str, choice.shape)),
             )
-            if len(batch) == 1:
+            if len(batch) == 1 and not choice.ragged:
                 _settle([(batch[0], InternalError())])
             else:  # one of them may be the cause: alone, it hurts nobody else
                 for entry in batch:
-                    self._answer([entry])
+                    self._answer([entry], Choice([0], (1, *entry.image.shape[:2]), ragged=False))
             return
         run_s = time.monotonic() - started
         _settle(
@@ -179,6 +193,26 @@ class Batcher:
                 for i, entry in enumerate(batch)
             ]
         )
+
+    def _outputs(self, images: list[np.ndarray], choice: Choice) -> Sequence[np.ndarray]:
+        places, height, width = choice.shape
+        if choice.ragged:
+            assert self._run_ragged is not None
+            outputs = self._run_ragged(*self._easel.lay(images, choice.shape))
+        else:
+            outputs = self._run(self._easel.stack(images, places))
+        outputs = self._easel.free(outputs)
+        if any(len(output) != places for output in outputs):
+            raise ValueError(f"{places} images in, outputs of shapes {[output.shape for output in outputs]} out")
+        used = sum(image.shape[0] * image.shape[1] for image in images)
+        tally = self.tally
+        tally.pixels_used += used
+        tally.pixels_wasted += places * height * width - used
+        if choice.ragged:
+            tally.ragged += 1
+        else:
+            tally.plain += 1
+        return outputs
 
 
 def _settle(results: list[tuple[Entry, Answer | ServiceError]]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from service.errors import InvalidParameter, ModelNotFound
-from service.runtime.model import BrokenModel, Model
+from service.runtime.model import Model
+from service.runtime.reading import BrokenModel
 from service.runtime.session import Provider, resolve_provider
 from service.settings import Settings
 

@@ -13,6 +13,7 @@ import pytest
 
 from service.errors import DeadlineExceeded, InternalError
 from service.runtime.batcher import Answer, Batcher
+from service.runtime.grouping import Grouping
 
 LATER = 1e9  # a deadline that never comes
 
@@ -54,7 +55,7 @@ async def settle() -> None:
 
 def with_batcher(test: Callable[[Batcher, GatedRun], Coroutine[Any, Any, None]], **options: int) -> None:
     run = GatedRun()
-    batcher = Batcher(run, name="test", **{"max_batch_pixels": 10_000, **options})
+    batcher = Batcher(run, name="test", grouping=Grouping(None, **{"max_pixels": 10_000, **options}))
     batcher.start()
     try:
         asyncio.run(test(batcher, run))
@@ -103,7 +104,7 @@ def test_sizes_do_not_mix_and_the_oldest_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "largest"), [({"max_batch_pixels": 50}, 3), ({"max_batch": 2}, 2), ({"max_batch_pixels": 1}, 1)]
+    ("options", "largest"), [({"max_pixels": 50}, 3), ({"max_images": 2}, 2), ({"max_pixels": 1}, 1)]
 )
 def test_batch_keeps_its_budget(options: dict[str, int], largest: int) -> None:
     async def test(batcher: Batcher, run: GatedRun) -> None:
@@ -143,7 +144,7 @@ def test_wrong_number_of_outputs_is_an_error_not_a_mix_up() -> None:
         with pytest.raises(InternalError):
             await batcher.submit(picture(1), LATER)
 
-    batcher = Batcher(run, name="test", max_batch_pixels=100)
+    batcher = Batcher(run, name="test", grouping=Grouping(None, max_pixels=100))
     batcher.start()
     asyncio.run(test())
     batcher.stop()
@@ -205,7 +206,7 @@ def test_stop_finishes_what_is_queued() -> None:
         assert not batcher.alive
 
     run = GatedRun()
-    batcher = Batcher(run, name="test", max_batch_pixels=16)
+    batcher = Batcher(run, name="test", grouping=Grouping(None, max_pixels=16))
     batcher.start()
     asyncio.run(test(batcher, run))
 
@@ -224,7 +225,7 @@ def test_random_crowds_get_their_own_answers(rng: np.random.Generator) -> None:
             assert answer.outputs[0] == image.sum()
             assert (answer.outputs[1] == image[0, 0]).all()
 
-    batcher = Batcher(run, name="test", max_batch_pixels=40)
+    batcher = Batcher(run, name="test", grouping=Grouping(None, max_pixels=40))
     batcher.start()
     asyncio.run(test())
     batcher.stop()

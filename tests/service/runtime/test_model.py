@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from service.errors import DeadlineExceeded, InvalidImage
-from service.runtime.model import BrokenModel, Model
+from service.runtime.model import Model
+from service.runtime.reading import BrokenModel
 from service.settings import Settings
 from tests.claims import relative_error
 from tests.tiny import LABELS, TinyClassifier, card
