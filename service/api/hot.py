@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -25,6 +26,7 @@ from service.errors import DeadlineExceeded, ServiceError
 from service.runtime.admission import Ticket
 from service.runtime.pooling.pooler import Course
 from service.runtime.pooling.prepared import Pooled
+from service.runtime.pooling.sessions import NotBuilt
 
 ACTIONS: dict[str, Action] = {"/v1/pool": "pool", "/v1/pool/gradient": "gradient", "/v1/unpool": "unpool"}
 """What each path does."""
@@ -109,6 +111,7 @@ class Hot:
         query = read_query(scope["query_string"])
         kind = kind_of_body(said.content_type, query)
         ticket: Ticket | None = None
+        answer: Answer | None
         answered = False
         try:
             if said.length is None or said.length > _SMALL_BODY:
@@ -131,9 +134,11 @@ class Hot:
 
                 plan = await self._in_thread(read, receive, deadline, timing)
             timing.decode = time.monotonic() - started - timing.queue
+            answer = None
             if plan.work < SMALL_WORK:
-                answer = self._run(action, plan, deadline, timing)
-            else:
+                with suppress(NotBuilt):  # the first of its kind
+                    answer = self._run(action, plan, deadline, timing)
+            if answer is None:
                 if ticket is None:
                     ticket = self._begun(said)
                 ticket.weigh(plan.work, 0)

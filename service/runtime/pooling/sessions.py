@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from service.runtime.session import Provider, Session
+
+
+class NotBuilt(Exception):
+    """A session would have to be built, which takes milliseconds to a second: not on an event loop."""
 
 
 class Sessions:
@@ -29,13 +34,19 @@ class Sessions:
         return len(self._sessions)
 
     def get(self, key: Hashable, write: Callable[[], bytes]) -> Session:
-        """Find the session of a configuration, or build it from the graph that `write` serialises."""
+        """Find the session of a configuration, or build it from the graph that `write` serialises.
+
+        Raises:
+            NotBuilt: it is not there, and this is an event loop's thread.
+        """
         with self._lock:
             session = self._sessions.get(key)
             if session is not None:
                 self.hits += 1
                 self._sessions.move_to_end(key)
                 return session
+            if _on_event_loop():
+                raise NotBuilt
             self.misses += 1
         session = Session(write(), provider=self._provider, device_id=self._device_id)
         with self._lock:
@@ -43,3 +54,11 @@ class Sessions:
             while len(self._sessions) > self._most:
                 self._sessions.popitem(last=False)
         return session
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

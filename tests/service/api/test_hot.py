@@ -16,8 +16,10 @@ from service.api.hot import Hot
 from service.api.middleware import Boundary
 from service.api.state import State
 from service.app import answer_error
+from service.runtime.pooling import sessions
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.repository import Repository
+from service.runtime.session import Session
 from service.settings import Settings
 from tests.service.api.tensors import MATRIX, POOLED, npy
 
@@ -254,3 +256,19 @@ def test_crowd_is_refused_with_when_to_come_back(state: State) -> None:
     assert state.pool_admission.waiting == 2
     for ticket in tickets:
         ticket.leave(answered=False)
+
+
+def test_graph_of_a_new_configuration_is_built_in_a_thread(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    class Watched(Session):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            threads.append(threading.current_thread().name)
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr(sessions, "Session", Watched)
+    for _ in range(2):
+        status = answer(ask(state, BODY.replace(b'"max"', b'"gem"'))[1])[0]
+        assert status == 200
+    assert len(threads) == 1
+    assert threads[0] != threading.main_thread().name
