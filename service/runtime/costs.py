@@ -1,61 +1,77 @@
-"""What runs cost, as measured: seconds a run, an image and a pixel, for the plain and for the masked graph of one model."""
+"""What runs cost, as measured: an image by itself, and in batches of the plain and of the masked graph of one model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+_FAR = 1e12
+"""Pixels; to where the last slope goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds of a run of one graph: run_s + images · image_s + pixels · pixel_s.
+@dataclass(frozen=True)
+class Curve:
+    """Seconds over an image's pixels: straight between what was measured, and on beyond it.
+
+    Attributes:
+        pixels: ascending, from 0.
+        seconds: at each.
+    """
+
+    pixels: np.ndarray  # (m,) float64
+    seconds: np.ndarray  # (m,) float64
+
+    @classmethod
+    def through(cls, points: Sequence[tuple[int, float]]) -> Self:
+        """Draw it through (pixels, seconds), two or more, ascending: noise does not make it fall."""
+        pixels = np.array([point[0] for point in points], np.float64)
+        seconds = np.maximum.accumulate([point[1] for point in points])
+        slopes = np.diff(seconds) / np.diff(pixels)
+        # Towards 0 no lower than a third of what was measured last: much of a small run is overhead.
+        first = max(seconds[0] - slopes[0] * pixels[0], seconds[0] / 3)
+        last = seconds[-1] + slopes[-1] * (_FAR - pixels[-1])
+        return cls(np.array([0.0, *pixels, _FAR]), np.array([first, *seconds, last]))
+
+    def at(self, pixels: float | np.ndarray) -> np.ndarray:
+        """Seconds for so many pixels; an array for an array."""
+        return np.asarray(np.interp(pixels, self.pixels, self.seconds))
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """Seconds of a batch: run_s + images · each.
 
     Attributes:
         run_s: of any run: calls, weights fetched from memory, kernels launched.
-        image_s: of each image on top of its pixels: maps so small that kernels do not fill.
-        pixel_s: of each pixel, wasted or not.
+        each: of an image on top of that, over the pixels of its place.
     """
 
     run_s: float
-    image_s: float
-    pixel_s: float
+    each: Curve
 
-    def of(self, images: int, pixels: float) -> float:
-        """Seconds of a run of so many images with so many pixels altogether."""
-        return self.run_s + images * self.image_s + pixels * self.pixel_s
-
-    @classmethod
-    def fit(cls, side: int, images: int, one_s: float, many_s: float, large_s: float) -> Cost:
-        """Find the three numbers from three runs; noise does not make one negative.
-
-        Args:
-            side: pixels; of the square images of the first two runs. Those of the third are twice as high and wide.
-            images: of the second and the third run, > 1; the first has one.
-            one_s: seconds of the first run, > 0.
-            many_s: seconds of the second run.
-            large_s: seconds of the third run.
-        """
-        area = side * side
-        pixel_s = max(0.0, large_s - many_s) / (3 * images * area)
-        each_s = max(0.0, many_s - one_s) / (images - 1)  # an image and its pixels
-        pixel_s = min(pixel_s, each_s / area)
-        return cls(max(0.0, one_s - each_s), each_s - pixel_s * area, pixel_s)
+    def of(self, images: int, pixels: int) -> float:
+        """Seconds of a batch of so many images in places of so many pixels."""
+        return self.run_s + images * float(self.each.at(pixels))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Costs:
-    """Both graphs of one model.
+    """All of one model.
 
     Attributes:
+        alone: an image by itself on the plain graph.
         plain: images of one size.
         ragged: images on canvases; None where there is no masked graph, or it never pays.
+        ragged_pixels: places of so many pixels pay, larger ones do not.
         switch_s: seconds that a run takes longer where the one before it had another shape: 0 on the CPU; on CUDA
-            the plans of all convolutions (microsoft/onnxruntime#23006).
+            the plans of all convolutions are made anew (microsoft/onnxruntime#23006).
     """
 
-    plain: Cost
-    ragged: Cost | None = None
+    alone: Curve
+    plain: BatchCost
+    ragged: BatchCost | None = None
+    ragged_pixels: float = float("inf")
     switch_s: float = 0.0
-
-    def alone(self, pixels: float) -> float:
-        """Seconds of one image by itself, of a size other than the one before it."""
-        return self.plain.of(1, pixels) + self.switch_s

@@ -1,7 +1,8 @@
 """Grouping: which of the queued images run together, and on what canvas, by what runs were measured to cost (costs.py).
 
 The next batch is the one that gets most done in its time, where what it gets done is the time that its images would take one by
-one. The oldest image is always in it, so nobody starves. Nothing here runs anything or knows what an image shows.
+one. The oldest image is in it, so nobody starves; only where preparing a shape costs may it wait a little longer. Nothing here
+runs anything or knows what an image shows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _MARGIN = 1.05
 """By how much a canvas must be expected to be faster before it is preferred: what was measured has errors."""
 
 _STINT = 4.0
-"""Once a shape is prepared, it may be used for so many times as long as that took before the oldest image has its turn."""
+"""Where preparing a shape costs, it may be used for so many times as long before the oldest image must have its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Choice:
 
 
 class Grouping:
-    """Chooses batches for one model; remembers the shapes that are prepared. For one thread."""
+    """Chooses batches for one model; remembers which shapes are prepared. For one thread."""
 
     def __init__(self, costs: Costs | None, *, max_pixels: int, max_images: int | None = None) -> None:
         """Begin.
@@ -61,9 +62,9 @@ class Grouping:
         self._costs = costs
         self._max_pixels = max_pixels
         self._max_images = max_images
-        self._bucketed = costs is not None and costs.switch_s > 0
-        self._plain: Shape | None = None
-        self._ragged: Shape | None = None
+        self._bucketed = costs is not None and costs.switch_s > 0  # few shapes, as each new one costs
+        self._prepared: dict[bool, Shape] = {}  # the last shape, by whether it was a canvas: two sessions
+        self._last: Choice | None = None
         self._stint_s = 0.0
 
     def choose(self, sizes: Sequence[tuple[int, int]]) -> Choice:
@@ -74,99 +75,101 @@ class Grouping:
         """
         sizes = sizes[:_WINDOW]
         costs = self._costs
-        plain = self._equal(sizes)
-        choice = plain
-        if costs is not None and costs.ragged is not None and (self._bucketed or len(plain.members) < len(sizes)):
-            choice = self._stay(sizes) or self._better(sizes, plain)
-        self._remember(choice)
+        if costs is None:
+            return self._equal(sizes, costs)
+        if not self._bucketed:
+            mixed = costs.ragged is not None and any(size != sizes[0] for size in sizes)
+            plain = self._equal(sizes, costs)
+            return self._better(sizes, plain, costs) if mixed else plain
+        choice = self._stay(sizes, costs)
+        if choice is None:
+            choice = self._equal(sizes, costs)
+            if costs.ragged is not None:
+                choice = self._better(sizes, choice, costs)
+        seconds = self._seconds(choice, costs)
+        again = self._last is not None and (choice.shape, choice.ragged) == (self._last.shape, self._last.ragged)
+        self._stint_s = self._stint_s + seconds if again else 0.0
+        self._last = choice
+        self._prepared[choice.ragged] = choice.shape
         return choice
 
-    def _limit(self, height: int, width: int) -> int:
-        limit = max(1, self._max_pixels // (height * width))
-        return limit if self._max_images is None else min(limit, self._max_images)
-
-    def _equal(self, sizes: Sequence[tuple[int, int]]) -> Choice:
+    def _equal(self, sizes: Sequence[tuple[int, int]], costs: Costs | None) -> Choice:
         """The oldest image and those that are as large as it."""
         height, width = sizes[0]
-        limit = self._limit(height, width)
+        limit = max(1, self._max_pixels // (height * width))
+        if self._max_images is not None:
+            limit = min(limit, self._max_images)
         members = [place for place, size in enumerate(sizes) if size == sizes[0]][:limit]
-        places = min(bucket_count(len(members)), limit) if self._bucketed else len(members)
-        return Choice(members, (places, height, width), ragged=False)
+        count = len(members)
+        if not self._bucketed or costs is None:
+            return Choice(members, (count, height, width), ragged=False)
+        up = bucket_count(count)
+        down = (
+            up if up == count else up // 2
+        )  # some wait for the next batch, or some places stay empty: what gets more done
+        choices = [Choice(members[:down], (down, height, width), ragged=False)]
+        if up <= limit:
+            choices.append(Choice(members, (up, height, width), ragged=False))
+        return max(choices, key=lambda choice: len(choice.members) / self._seconds(choice, costs))
 
-    def _seconds(self, choice: Choice) -> float:
-        costs = self._costs
-        assert costs is not None  # asked only where there are any
-        cost = costs.ragged if choice.ragged else costs.plain
-        assert cost is not None
+    def _seconds(self, choice: Choice, costs: Costs) -> float:
+        """Give how long a batch is expected to take."""
         places, height, width = choice.shape
-        prepared = choice.shape == (self._ragged if choice.ragged else self._plain)
-        return cost.of(places, places * height * width) + (0.0 if prepared else costs.switch_s)
-
-    def _remember(self, choice: Choice) -> None:
-        if not self._bucketed:
-            return
-        prepared = choice.shape == (self._ragged if choice.ragged else self._plain)
-        seconds = self._seconds(choice)
-        self._stint_s = self._stint_s + seconds if prepared else 0.0
+        switch_s = 0.0 if choice.shape == self._prepared.get(choice.ragged) else costs.switch_s
         if choice.ragged:
-            self._ragged = choice.shape
-        else:
-            self._plain = choice.shape
+            assert costs.ragged is not None  # canvases are chosen only where they can be run
+            return costs.ragged.of(places, height * width) + switch_s
+        if places == 1:
+            return float(costs.alone.at(height * width)) + switch_s
+        return costs.plain.of(places, height * width) + switch_s
 
-    def _stay(self, sizes: Sequence[tuple[int, int]]) -> Choice | None:
-        """Fill the canvas that is prepared once more, though the oldest image may not be on it, for as long as that is fair."""
-        costs = self._costs
-        assert costs is not None
-        if self._ragged is None or self._stint_s >= _STINT * costs.switch_s:
+    def _stay(self, sizes: Sequence[tuple[int, int]], costs: Costs) -> Choice | None:
+        """Fill the shape that has just run once more, though the oldest image may not be in it, for as long as that is fair."""
+        if self._last is None or self._stint_s >= _STINT * costs.switch_s:
             return None
-        places, height, width = self._ragged
-        members = [place for place, (h, w) in enumerate(sizes) if h <= height and w <= width]
-        members = sorted(members, key=lambda place: -sizes[place][0] * sizes[place][1])[:places]
+        shape, ragged = self._last.shape, self._last.ragged
+        places, height, width = shape
+        if ragged:
+            members = [place for place, (h, w) in enumerate(sizes) if h <= height and w <= width]
+            members = sorted(members, key=lambda place: -sizes[place][0] * sizes[place][1])[:places]
+        else:
+            members = [place for place, size in enumerate(sizes) if size == (height, width)][:places]
         used = sum(sizes[place][0] * sizes[place][1] for place in members)
-        # Less than half full, it is not the canvas for what waits now.
-        return Choice(sorted(members), self._ragged, ragged=True) if 2 * used >= places * height * width else None
+        # Less than half full, it is not the shape for what waits now.
+        return Choice(sorted(members), shape, ragged) if 2 * used >= places * height * width else None
 
-    def _better(self, sizes: Sequence[tuple[int, int]], plain: Choice) -> Choice:
+    def _better(self, sizes: Sequence[tuple[int, int]], plain: Choice, costs: Costs) -> Choice:
         """The canvas that gets most done in its time, or the plain batch where no canvas is clearly better."""
-        costs = self._costs
-        assert costs is not None
         assert costs.ragged is not None
         each = np.array(sizes, np.int64)  # (n,2)
-        alone_s = costs.alone(0) + costs.plain.pixel_s * (each[:, 0] * each[:, 1])  # (n,)
+        alone_s = costs.alone.at(each[:, 0] * each[:, 1]) + costs.switch_s  # (n,)
         # The largest first: of those that fit, they waste least. But the oldest before all.
         order = np.concatenate([[0], 1 + np.argsort(-alone_s[1:], kind="stable")])
         each, alone_s = each[order], alone_s[order]
-        canvases = np.array(
-            [
-                (height, width)
-                for height in _ladder(sizes[0][0], each[:, 0])
-                for width in _ladder(sizes[0][1], each[:, 1])
-            ]
-        )  # (k,2)
+        heights, widths = _ladder(sizes[0][0], each[:, 0]), _ladder(sizes[0][1], each[:, 1])
+        canvases = np.array([(height, width) for height in heights for width in widths])  # (k,2)
         fits = (each[None, :, 0] <= canvases[:, :1]) & (each[None, :, 1] <= canvases[:, 1:])  # (k,n)
         count = fits.cumsum(1)  # images on the canvas, if it ends with this one
         done_s = (fits * alone_s).cumsum(1)
         pixels = canvases[:, :1] * canvases[:, 1:]  # (k,1) of one place
         places = _bucket_counts(count) if self._bucketed else count
-        takes_s = costs.ragged.of(0, 0) + places * (costs.ragged.image_s + costs.ragged.pixel_s * pixels)
+        takes_s = costs.ragged.run_s + places * costs.ragged.each.at(pixels)
         if self._bucketed:
-            prepared = np.zeros_like(places, bool)
-            if self._ragged is not None:
-                prepared = (places == self._ragged[0]) & (canvases == self._ragged[1:]).all(1, keepdims=True)
-            takes_s = takes_s + costs.switch_s * ~prepared
-        possible = (places == 1) | (places * pixels <= self._max_pixels)
+            prepared = self._prepared.get(True, (0, 0, 0))
+            takes_s += costs.switch_s * ~((places == prepared[0]) & (canvases == prepared[1:]).all(1, keepdims=True))
+        possible = ((count == 1) | (places * pixels <= self._max_pixels)) & (pixels <= costs.ragged_pixels)
         pace = np.where(possible, done_s / takes_s, 0.0)
         best, last = divmod(int(pace.argmax()), len(sizes))
-        members = order[: last + 1][fits[best, : last + 1]]
-        plain_pace = float(alone_s[0]) * len(plain.members) / self._seconds(plain)
+        plain_pace = float(alone_s[0]) * len(plain.members) / self._seconds(plain, costs)
         if pace[best, last] <= _MARGIN * plain_pace:
             return plain
+        chosen = fits[best, : last + 1]
         if self._bucketed:
-            shape = (int(places[best, last]), int(canvases[best, 0]), int(canvases[best, 1]))
+            height, width = canvases[best]
         else:  # nothing is gained by a round number: as small as they allow
-            height, width = each[: last + 1][fits[best, : last + 1]].max(0)
-            shape = (len(members), int(height), int(width))
-        return Choice(sorted(members.tolist()), shape, ragged=True)
+            height, width = each[: last + 1][chosen].max(0)
+        members = sorted(order[: last + 1][chosen].tolist())
+        return Choice(members, (int(places[best, last]), int(height), int(width)), ragged=True)
 
 
 def _ladder(side: int, sides: np.ndarray) -> Iterable[int]:
