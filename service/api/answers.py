@@ -26,7 +26,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}  # dtype.name tak
 _CONTENT_TYPES = {written: (b"content-type", media_type.encode()) for written, media_type in MEDIA_TYPES.items()}
 
 
-_JOINED = 2**16
+_JOINED = 2**20
 """Bytes up to which copying is cheaper than sending one piece more."""
 
 

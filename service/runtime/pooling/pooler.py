@@ -23,7 +23,7 @@ from service.errors import InvalidParameter, InvalidTensor, PayloadTooLarge
 from service.runtime.pooling.gradient import differentiate
 from service.runtime.pooling.kinds import kind_of
 from service.runtime.pooling.layout import Layout, layout_of
-from service.runtime.pooling.prepared import Pooled, Prepared, Unit, room_of
+from service.runtime.pooling.prepared import NATIVE_GAIN, Pooled, Prepared, Unit, room_of
 from service.runtime.pooling.sessions import Sessions
 from service.runtime.pooling.unpool import prepare_unpool
 from service.runtime.session import Provider
@@ -39,7 +39,7 @@ class Course:
     """What `prepare` gives: the work it will be, and how to run it.
 
     Attributes:
-        work: cells touched, all in all.
+        work: cells gathered, all in all, or what takes as long.
         run: (tensor, deadline) → the answer; blocks.
     """
 
@@ -153,7 +153,7 @@ class Pooler:
             operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, room, native
         )
         if action == "pool":
-            return Course(work, prepared.run)
+            return Course(work if native is None else work // NATIVE_GAIN, prepared.run)
         if not operator.differentiable:
             raise InvalidParameter(f"op: {operator.name!r} has no gradient")
         seed = arrays.get("grad_output")
