@@ -14,7 +14,8 @@ ARG PIP_EXTRA_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
-# The dependencies alone, without the code: their layers outlive every change that leaves these two files as they are.
+# The dependencies alone, without the code: their layers outlive every change that leaves these two files as they are. pyvips has
+# no wheel; it is Python alone, its library comes as the wheel pyvips-binary.
 COPY pyproject.toml constraints.txt ./
 RUN ["python3", "-c", "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; [open(f'{extra}.txt', 'w').write('\\n'.join(project['dependencies'] + extras[extra])) for extra in ('cpu', 'gpu')]"]
 
@@ -22,13 +23,13 @@ RUN ["python3", "-c", "import tomllib; project = tomllib.load(open('pyproject.to
 # files' dates on their way through layers and registries.
 FROM installer AS packages-cpu
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --no-compile \
+    /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --no-binary pyvips --no-compile \
         --constraint constraints.txt --requirement cpu.txt \
     && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM installer AS packages-gpu
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --no-compile \
+    /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --no-binary pyvips --no-compile \
         --constraint constraints.txt --requirement gpu.txt \
     && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 

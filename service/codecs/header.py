@@ -9,8 +9,13 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from service.errors import InvalidImage
 
+Pixels = npt.NDArray[np.uint8]
+Channels = Literal["RGB", "L"]
 Format = Literal["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"]
 
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A; the same tag in TIFF 6.0
@@ -81,3 +86,13 @@ def exif_orientation(exif: bytes) -> int:
             (value,) = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), exif, entry + 8)
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def upright(stored: Pixels, orientation: int) -> Pixels:
+    """Turn stored pixels upright: a view, (H, W, C) or (W, H, C). Source: EXIF 2.32, 4.6.4 A, orientation."""
+    pixels = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return pixels

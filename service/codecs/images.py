@@ -13,20 +13,17 @@ import struct
 import sys
 import warnings
 import zlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from service.codecs import bmp, depth, gif, jpeg, png, tiff, webp
-from service.codecs.header import Format, ImageHeader
+from service.codecs.header import Channels, Format, ImageHeader, Pixels, upright
 from service.errors import InvalidImage, Malformed, PayloadTooLarge, UnsupportedMediaType
 
 __all__ = ["ImageHeader", "decode", "read_header"]
-
-Pixels = npt.NDArray[np.uint8]
-Channels = Literal["RGB", "L"]
 
 # `decode` knows the size from the header and refuses by its own limit; Pillow's is a fixed one for the whole process.
 Image.MAX_IMAGE_PIXELS = None
@@ -116,18 +113,10 @@ def decode(data: bytes, *, channels: Channels, max_pixels: int) -> Pixels:
 
 
 def _turned(stored: Pixels, orientation: int) -> Pixels:
-    """Turn stored pixels upright. Source: EXIF 2.32, 4.6.4 A, orientation."""
-    height, width, channels = stored.shape
+    channels = stored.shape[2]
     # A pixel as one opaque item: NumPy then moves pixels, not bytes, which halves the time of a turned photograph.
-    pixels = np.ascontiguousarray(stored).view(f"V{channels}")[..., 0]  # (H, W)
-    if orientation >= 5:
-        pixels = pixels.T  # (W, H)
-        height, width = width, height
-    if orientation in {3, 4, 7, 8}:
-        pixels = pixels[::-1]
-    if orientation in {2, 3, 6, 7}:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels).view(np.uint8).reshape(height, width, channels)
+    pixels = np.ascontiguousarray(upright(np.ascontiguousarray(stored).view(f"V{channels}"), orientation))  # (H, W, 1)
+    return pixels.view(np.uint8).reshape(*pixels.shape[:2], channels)
 
 
 def _open(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:

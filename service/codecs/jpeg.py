@@ -22,8 +22,8 @@ from service.errors import InvalidImage
 SIGNATURE = b"\xff\xd8\xff"
 
 # ITU-T T.81, table B.1.
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _COMMENT = 0xFE
@@ -38,25 +38,38 @@ _MARKER_IN_SCAN = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 
 # What libjpeg (jerror.h) warns of that leaves every pixel as it was meant; all its other warnings mean damaged data.
 # And what TurboJPEG's interface has no name for, though libjpeg reads it.
-_LEFT_TO_PILLOW = (
+LEFT_TO_PILLOW = (
     "Could not determine subsampling",
     "Invalid SOS parameters for sequential JPEG",  # some Samsung phones; libvips issue 2309
     "Unknown Adobe color transform code",
     "unknown JFIF revision number",
     "inconsistent ICC",
 )
-_PADDED_END = re.compile(r"extraneous bytes before marker 0xd9")  # zeros behind the last scan: some cameras
+PADDED_END = re.compile(r"extraneous bytes before marker 0xd9")  # zeros behind the last scan: some cameras
 
 
-class _Segment(NamedTuple):
+class Segment(NamedTuple):
+    """A marker segment of the header.
+
+    Attributes:
+        marker: its second byte.
+        start: of the marker's 0xff.
+        payload: behind marker and length.
+        end: of the payload.
+    """
+
     marker: int
-    start: int  # of the marker's 0xff
+    start: int
     payload: int
     end: int
 
 
-def _segments(data: bytes) -> Iterator[_Segment]:
-    """Walk the marker segments up to and including the first start of scan."""
+def segments(data: bytes) -> Iterator[Segment]:
+    """Walk the marker segments up to and including the first start of scan.
+
+    Raises:
+        InvalidImage (422): broken or truncated before it.
+    """
     position = 2
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(data, position)
@@ -74,8 +87,8 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         position = payload + length
         if length < 2 or position > len(data):
             raise InvalidImage("JPEG: a header segment is longer than the data, or its length is broken")
-        yield _Segment(marker, found.start(), payload + 2, position)
-        if marker == _START_OF_SCAN:
+        yield Segment(marker, found.start(), payload + 2, position)
+        if marker == START_OF_SCAN:
             return
     raise InvalidImage(f"JPEG: expected at most {_MAX_SEGMENTS} header segments")
 
@@ -90,8 +103,8 @@ class _Frame(NamedTuple):
 def _frame(data: bytes) -> _Frame:
     width = height = components = 0
     orientation = 0
-    for marker, _, payload, end in _segments(data):
-        if marker in _START_OF_FRAME:
+    for marker, _, payload, end in segments(data):
+        if marker in START_OF_FRAME:
             if end - payload < 6:
                 raise InvalidImage("JPEG: frame header too short")
             precision, height, width, components = struct.unpack_from(">BHHB", data, payload)
@@ -129,8 +142,7 @@ def decode(data: bytes, channels: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
         InvalidImage (422): truncated or corrupt, even where a partial picture could be had.
     """
     frame = _frame(data)
-    if data.count(b"\xff\xda") > _MAX_SCANS:  # exact only if no thumbnail or trailing video has the same bytes
-        _refuse_many_scans(data)
+    refuse_many_scans(data)
     colorspace = "CMYK" if frame.components == 4 else "GRAY" if channels == "L" else "RGB"
     try:
         # libjpeg's own reading of the header decides how much memory is taken, so it is asked before that.
@@ -140,7 +152,7 @@ def decode(data: bytes, channels: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
         return _decode_by_pillow(data, frame, channels)
     except ValueError as error:
         reason = str(error)
-        if any(known in reason for known in _LEFT_TO_PILLOW) or _PADDED_END.search(reason):
+        if any(known in reason for known in LEFT_TO_PILLOW) or PADDED_END.search(reason):
             return _decode_by_pillow(data, frame, channels)
         raise InvalidImage(f"JPEG: truncated or corrupt ({reason})") from error
     if pixels is None:
@@ -159,8 +171,8 @@ def _decode_by_pillow(data: bytes, frame: _Frame, channels: Literal["RGB", "L"])
     It gets the file without its metadata, which Pillow would parse.
     """
     kept = [b"\xff\xd8"]
-    for marker, start, _, end in _segments(data):
-        if marker == _START_OF_SCAN:
+    for marker, start, _, end in segments(data):
+        if marker == START_OF_SCAN:
             kept.append(data[start:])
         elif not (_APP1 <= marker <= _APP15 and marker != _APP14) and marker != _COMMENT:
             kept.append(data[start:end])
@@ -168,6 +180,8 @@ def _decode_by_pillow(data: bytes, frame: _Frame, channels: Literal["RGB", "L"])
         with Image.open(io.BytesIO(b"".join(kept)), formats=("JPEG",)) as image:
             if image.size != frame[:2]:
                 raise InvalidImage("JPEG: its headers contradict each other about its size")
+            if channels == "L":
+                image.draft("L", None)  # the luma that is stored, as above
             return _array(image, channels)
     except (OSError, SyntaxError, ValueError) as error:
         raise InvalidImage("JPEG: truncated or corrupt") from error
@@ -180,11 +194,18 @@ def _array(image: Image.Image, channels: Literal["RGB", "L"]) -> npt.NDArray[np.
     return pixels if channels == "RGB" else pixels[:, :, None]
 
 
-def _refuse_many_scans(data: bytes) -> None:
-    *_, first = _segments(data)
+def refuse_many_scans(data: bytes) -> None:
+    """Refuse a file that would have the decoder go over the picture more than 100 times.
+
+    Raises:
+        InvalidImage (422): it has more scans.
+    """
+    if data.count(b"\xff\xda") <= _MAX_SCANS:  # exact only if no thumbnail or trailing video has the same bytes
+        return
+    *_, first = segments(data)
     position, scans = first.start, 0
     while (found := _MARKER_IN_SCAN.search(data, position)) is not None and found[1][0] != _END_OF_IMAGE:
-        scans += found[1][0] == _START_OF_SCAN
+        scans += found[1][0] == START_OF_SCAN
         if scans > _MAX_SCANS:
             raise InvalidImage(f"JPEG: expected at most {_MAX_SCANS} scans")
         position = found.end()

@@ -17,7 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _MAX_CHUNKS = 200_000  # data chunks are 8 KiB or more in practice; this bounds the walk, not the picture
 # All that pixels need. Pillow gets nothing else: it would inflate text and colour profiles, and walk animations.
-_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
 class _Chunk(NamedTuple):
@@ -72,6 +72,35 @@ def read_header(data: bytes) -> ImageHeader:
     return displayed("PNG", width, height, orientation)
 
 
+def checked_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Walk what pixels are made from, in order; all else is left out.
+
+    Pillow does not check the checksums of the data chunks.
+
+    Yields:
+        Name and payload of each IHDR, PLTE, tRNS, IDAT and IEND.
+
+    Raises:
+        InvalidImage (422): truncated, or a checksum that does not fit.
+    """
+    view = memoryview(data)
+    for kind, start, payload, end in _chunks(data):
+        if end > len(data):
+            raise InvalidImage("PNG: truncated within a chunk")
+        if kind in _PIXEL_CHUNKS:
+            (checksum,) = struct.unpack_from(">I", data, end - 4)
+            if zlib.crc32(view[start + 4 : end - 4]) != checksum:
+                raise InvalidImage(f"PNG: corrupt, the checksum of an {kind.decode()} chunk does not fit")
+            yield kind, view[payload : end - 4]
+
+
+def write_chunk(kind: bytes, payload: bytes | memoryview) -> bytes:
+    """Make a chunk: length, name, payload, checksum."""
+    return b"".join(
+        [struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", zlib.crc32(payload, zlib.crc32(kind)))]
+    )
+
+
 class Essence(NamedTuple):
     """A PNG reduced to its pixels.
 
@@ -89,26 +118,17 @@ class Essence(NamedTuple):
 def essence(data: bytes) -> Essence:
     """Check the checksums of what pixels are made from, and leave out everything else.
 
-    Pillow does not check those of the data chunks.
-
     Raises:
         InvalidImage (422): truncated, no data, or a checksum that does not fit.
     """
     kept = [SIGNATURE]
     transparency = b""
     bit_depth, color_type = data[24], data[25]
-    view = memoryview(data)
-    for kind, start, payload, end in _chunks(data):
-        if end > len(data):
-            raise InvalidImage("PNG: truncated within a chunk")
-        if kind in _PIXEL_CHUNKS or kind == b"tRNS":
-            (checksum,) = struct.unpack_from(">I", data, end - 4)
-            if zlib.crc32(view[start + 4 : end - 4]) != checksum:
-                raise InvalidImage(f"PNG: corrupt, the checksum of an {kind.decode()} chunk does not fit")
+    for kind, payload in checked_chunks(data):
         if kind == b"tRNS":
-            transparency = data[payload : end - 4]
-        if kind in _PIXEL_CHUNKS or (kind == b"tRNS" and color_type == 3):
-            kept.append(data[start:end])
+            transparency = bytes(payload)
+        if kind != b"tRNS" or color_type == 3:
+            kept.append(write_chunk(kind, payload))
     samples = {0: 1, 2: 3}.get(color_type)
     key = None
     if samples is not None and len(transparency) == 2 * samples:

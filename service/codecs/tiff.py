@@ -50,6 +50,10 @@ class _Entry(NamedTuple):
     tag: int
     position: int
     value: int | None  # of a tag with one integer, or the first of several
+    kind: int = 0
+    number: int = 0
+    start: int = 0  # of the values
+    size: int = 0  # of the values, in bytes
 
 
 def _entries(data: bytes) -> tuple[_Layout, list[_Entry], int]:
@@ -84,8 +88,9 @@ def _entry(data: bytes, layout: _Layout, position: int) -> _Entry:
     if count > _MAX_VALUES and kind not in {1, 2, 7}:
         raise InvalidImage(f"TIFF: expected at most {_MAX_VALUES} strips or tiles")
     if kind in _INTEGERS and count:
-        return _Entry(tag, position, struct.unpack_from(layout.order + _INTEGERS[kind], data, start)[0])
-    return _Entry(tag, position, None)
+        (value,) = struct.unpack_from(layout.order + _INTEGERS[kind], data, start)
+        return _Entry(tag, position, value, kind, count, start, size)
+    return _Entry(tag, position, None, kind, count, start, size)
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -99,6 +104,39 @@ def read_header(data: bytes) -> ImageHeader:
     return displayed(
         "TIFF", values.get(_WIDTH) or 0, values.get(_HEIGHT) or 0, orientation if 1 <= orientation <= 8 else 1
     )
+
+
+class Field(NamedTuple):
+    """A tag that pixels need, with its values.
+
+    Attributes:
+        kind: of the values; TIFF 6.0, section 2.
+        number: how many.
+        raw: their bytes, in the file's order.
+        integers: the values, where they are unsigned integers.
+    """
+
+    kind: int
+    number: int
+    raw: bytes
+    integers: tuple[int, ...]
+
+
+def read_fields(data: bytes) -> dict[int, Field]:
+    """Read the tags of the first directory that pixels need, by number.
+
+    Raises:
+        InvalidImage (422): as `read_header`.
+    """
+    layout, entries, _ = _entries(data)
+    fields = {}
+    for entry in entries:
+        if entry.tag in _PIXEL_TAGS:
+            raw = data[entry.start : entry.start + entry.size]
+            code = _INTEGERS.get(entry.kind, "")
+            integers = struct.unpack(f"{layout.order}{entry.number}{code}", raw) if code else ()
+            fields[entry.tag] = Field(entry.kind, entry.number, raw, integers)
+    return fields
 
 
 class Essence(NamedTuple):
