@@ -21,13 +21,19 @@ Shape = tuple[int, int, int]
 _WINDOW = 512
 """Images that are looked at, the oldest: finding more to choose from would take longer than it saves."""
 
-_SIDES = 6
+_SIDES = 4
 """Heights that are tried, and widths: from the oldest image's own up to _REACH times that."""
 
 _REACH = 3.0
 
 _MARGIN = 1.05
 """By how much a canvas must be expected to be faster before it is preferred: what was measured has errors."""
+
+_READY = 1.25
+"""Where preparing a shape costs, a canvas may be slower by this than a size that is not prepared: it will be used again."""
+
+_SHAPES = 64
+"""Sizes that are remembered to be waiting for their own shape."""
 
 _STINT = 4.0
 """Where preparing a shape costs, it may be used for so many times as long before the oldest image must have its turn."""
@@ -64,6 +70,7 @@ class Grouping:
         self._max_images = max_images
         self._bucketed = costs is not None and costs.switch_s > 0  # few shapes, as each new one costs
         self._prepared: dict[bool, Shape] = {}  # the last shape, by whether it was a canvas: two sessions
+        self._lost_s: dict[Shape, float] = {}  # by not having a size's own shape prepared
         self._last: Choice | None = None
         self._stint_s = 0.0
 
@@ -83,9 +90,10 @@ class Grouping:
             return self._better(sizes, plain, costs) if mixed else plain
         choice = self._stay(sizes, costs)
         if choice is None:
-            choice = self._equal(sizes, costs)
-            if costs.ragged is not None:
-                choice = self._better(sizes, choice, costs)
+            plain = self._equal(sizes, costs)
+            choice = plain if costs.ragged is None else self._better(sizes, plain, costs)
+            if choice.ragged and self._is_due(plain, choice, costs):
+                choice = plain
         seconds = self._seconds(choice, costs)
         again = self._last is not None and (choice.shape, choice.ragged) == (self._last.shape, self._last.ragged)
         self._stint_s = self._stint_s + seconds if again else 0.0
@@ -114,14 +122,26 @@ class Grouping:
 
     def _seconds(self, choice: Choice, costs: Costs) -> float:
         """Give how long a batch is expected to take."""
-        places, height, width = choice.shape
-        switch_s = 0.0 if choice.shape == self._prepared.get(choice.ragged) else costs.switch_s
-        if choice.ragged:
-            assert costs.ragged is not None  # canvases are chosen only where they can be run
-            return costs.ragged.of(places, height * width) + switch_s
-        if places == 1:
-            return float(costs.alone.at(height * width)) + switch_s
-        return costs.plain.of(places, height * width) + switch_s
+        prepared = choice.shape == self._prepared.get(choice.ragged)
+        return _run_s(choice, costs) + (0.0 if prepared else costs.switch_s)
+
+    def _is_due(self, plain: Choice, ragged: Choice, costs: Costs) -> bool:
+        """Say whether a size has lost as much on canvases as its own shape costs: then it is prepared, to be used from now on.
+
+        Twice the best that could have been done, whatever comes (Karlin, Manasse, Rudolph, Sleator 1988, the ski rental).
+        """
+        if plain.shape == self._prepared.get(False):
+            return False
+        share = len(plain.members) / len(ragged.members)
+        lost_s = _run_s(ragged, costs) * share - _run_s(plain, costs)
+        if plain.shape not in self._lost_s and len(self._lost_s) == _SHAPES:
+            self._lost_s.clear()
+        lost_s = self._lost_s.get(plain.shape, 0.0) + max(0.0, lost_s)
+        self._lost_s[plain.shape] = lost_s
+        if lost_s < costs.switch_s:
+            return False
+        del self._lost_s[plain.shape]
+        return True
 
     def _stay(self, sizes: Sequence[tuple[int, int]], costs: Costs) -> Choice | None:
         """Fill the shape that has just run once more, though the oldest image may not be in it, for as long as that is fair."""
@@ -161,7 +181,8 @@ class Grouping:
         pace = np.where(possible, done_s / takes_s, 0.0)
         best, last = divmod(int(pace.argmax()), len(sizes))
         plain_pace = float(alone_s[0]) * len(plain.members) / self._seconds(plain, costs)
-        if pace[best, last] <= _MARGIN * plain_pace:
+        waits = self._bucketed and plain.shape != self._prepared.get(False)
+        if pace[best, last] <= plain_pace * (1 / _READY if waits else _MARGIN):
             return plain
         chosen = fits[best, : last + 1]
         if self._bucketed:
@@ -170,6 +191,15 @@ class Grouping:
             height, width = each[: last + 1][chosen].max(0)
         members = sorted(order[: last + 1][chosen].tolist())
         return Choice(members, (int(places[best, last]), int(height), int(width)), ragged=True)
+
+
+def _run_s(choice: Choice, costs: Costs) -> float:
+    """Give how long a batch takes whose shape is prepared."""
+    places, height, width = choice.shape
+    if choice.ragged:
+        assert costs.ragged is not None  # canvases are chosen only where they can be run
+        return costs.ragged.of(places, height * width)
+    return float(costs.alone.at(height * width)) if places == 1 else costs.plain.of(places, height * width)
 
 
 def _ladder(side: int, sides: np.ndarray) -> Iterable[int]:

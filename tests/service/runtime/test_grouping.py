@@ -1,0 +1,216 @@
+"""Grouping alone: who goes together, by costs made up; nobody starves, nothing is lost, nothing is slower than alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from service.runtime.canvas import bucket_count, bucket_side
+from service.runtime.costs import BatchCost, Costs, Curve
+from service.runtime.grouping import Choice, Grouping
+
+Sizes = list[tuple[int, int]]
+
+
+def line(run_s: float, pixel_s: float) -> Curve:
+    return Curve.through([(10**2, run_s + pixel_s * 10**2), (1000**2, run_s + pixel_s * 1000**2)])
+
+
+def costs(
+    run_s: float, pixel_s: float, *, mask: float = 1.1, switch_s: float = 0.0, ragged_pixels: float = float("inf")
+) -> Costs:
+    """Of a network whose runs cost run_s and whose pixels cost pixel_s, `mask` times that on a canvas."""
+    each = line(0.0, pixel_s)
+    ragged = BatchCost(run_s, line(0.0, pixel_s * mask))
+    return Costs(line(run_s, pixel_s), BatchCost(run_s, each), ragged, ragged_pixels, switch_s)
+
+
+SMALL_NET = costs(200e-6, 0.1e-6)
+LARGE_NET = costs(500e-6, 0.2e-6)
+GPU = costs(3e-3, 5e-9, switch_s=0.1)
+
+
+@dataclass
+class Drained:
+    choices: list[Choice]
+    batches: list[list[int]]  # who was in each, by arrival
+    seconds: float  # as predicted
+    switches: int
+
+
+def drain(grouping: Grouping, sizes: Sizes, prices: Costs) -> Drained:
+    """Let everybody run who waits, as the batcher does, and add up what it costs."""
+    pending = list(range(len(sizes)))
+    drained = Drained([], [], 0.0, 0)
+    prepared: dict[bool, tuple[int, int, int]] = {}
+    while pending:
+        choice = grouping.choose([sizes[i] for i in pending])
+        places, height, width = choice.shape
+        assert 1 <= len(choice.members) <= places
+        assert list(choice.members) == sorted(set(choice.members))
+        batch = [pending[member] for member in choice.members]
+        for i in batch:
+            assert sizes[i][0] <= height
+            assert sizes[i][1] <= width
+            assert choice.ragged or sizes[i] == (height, width)
+        if choice.ragged:
+            assert prices.ragged
+            drained.seconds += prices.ragged.of(places, height * width)
+        else:
+            lone = places == 1
+            drained.seconds += (
+                float(prices.alone.at(height * width)) if lone else prices.plain.of(places, height * width)
+            )
+        if prepared.get(choice.ragged) != choice.shape:
+            drained.switches += 1
+            drained.seconds += prices.switch_s
+        prepared[choice.ragged] = choice.shape
+        drained.choices.append(choice)
+        drained.batches.append(batch)
+        pending = [i for i in pending if i not in set(batch)]
+    return drained
+
+
+def sizes_of(rng: np.random.Generator, count: int, low: int, high: int) -> Sizes:
+    return [(int(h), int(w)) for h, w in rng.integers(low, high + 1, (count, 2))]
+
+
+def alone_s(sizes: Sizes, prices: Costs) -> float:
+    return sum(float(prices.alone.at(h * w)) + prices.switch_s for h, w in sizes)
+
+
+def test_without_costs_only_equal_sizes_go_together() -> None:
+    grouping = Grouping(None, max_pixels=10**6)
+    assert grouping.choose([(4, 4), (2, 8), (4, 4), (8, 2)]) == Choice([0, 2], (2, 4, 4), ragged=False)
+
+
+def test_equal_sizes_run_on_the_plain_graph() -> None:
+    assert Grouping(SMALL_NET, max_pixels=10**6).choose([(30, 40)] * 5) == Choice(
+        [0, 1, 2, 3, 4], (5, 30, 40), ragged=False
+    )
+
+
+def test_small_images_of_different_sizes_share_a_canvas_as_small_as_they_allow() -> None:
+    choice = Grouping(SMALL_NET, max_pixels=10**6).choose([(30, 28), (29, 32), (31, 30), (32, 27)])
+    assert choice == Choice([0, 1, 2, 3], (4, 32, 32), ragged=True)
+
+
+def test_images_whose_pixels_cost_more_than_a_run_go_alone(rng: np.random.Generator) -> None:
+    sizes = sizes_of(rng, 64, 200, 600)
+    drained = drain(Grouping(LARGE_NET, max_pixels=2**20), sizes, LARGE_NET)
+    assert not any(choice.ragged for choice in drained.choices)
+
+
+def test_canvases_larger_than_what_was_measured_to_pay_are_not_used(rng: np.random.Generator) -> None:
+    prices = costs(5e-3, 0.1e-6, ragged_pixels=64 * 64)
+    sizes = sizes_of(rng, 100, 16, 128)
+    drained = drain(Grouping(prices, max_pixels=2**20), sizes, prices)
+    canvases = [choice.shape for choice in drained.choices if choice.ragged]
+    assert canvases
+    assert all(height * width <= 64 * 64 for _, height, width in canvases)
+
+
+@pytest.mark.parametrize("max_pixels", [1, 5000, 2**20])
+def test_batch_keeps_its_budget(rng: np.random.Generator, max_pixels: int) -> None:
+    drained = drain(Grouping(SMALL_NET, max_pixels=max_pixels), sizes_of(rng, 200, 8, 64), SMALL_NET)
+    for choice in drained.choices:
+        places, height, width = choice.shape
+        assert places == 1 or places * height * width <= max_pixels
+
+
+def test_everybody_runs_once_and_the_oldest_is_always_in_the_next_batch(rng: np.random.Generator) -> None:
+    sizes = sizes_of(rng, 700, 8, 64)
+    drained = drain(Grouping(SMALL_NET, max_pixels=2**20), sizes, SMALL_NET)
+    assert sorted(i for batch in drained.batches for i in batch) == list(range(700))
+    left = set(range(700))
+    for batch in drained.batches:
+        assert min(left) in batch
+        left -= set(batch)
+
+
+def test_nothing_is_expected_to_take_longer_than_one_by_one(rng: np.random.Generator) -> None:
+    """Random costs, random crowds, on the CPU."""
+    for _ in range(30):
+        prices = costs(10 ** rng.uniform(-5, -2), 10 ** rng.uniform(-8, -6), mask=rng.uniform(0.9, 2.0))
+        sizes = sizes_of(rng, int(rng.integers(1, 80)), 1, int(rng.integers(2, 300)))
+        drained = drain(Grouping(prices, max_pixels=2**20), sizes, prices)
+        assert drained.seconds <= alone_s(sizes, prices) * (1 + 1e-9)
+
+
+def test_crowd_of_small_images_is_expected_to_take_two_thirds_of_one_by_one(rng: np.random.Generator) -> None:
+    """Runs of 0.2 ms, pixels of 0.1 µs, 10 % more under a mask: the digits on two cores."""
+    sizes = sizes_of(rng, 500, 8, 64)
+    drained = drain(Grouping(SMALL_NET, max_pixels=2**20), sizes, SMALL_NET)
+    assert drained.seconds <= alone_s(sizes, SMALL_NET) * 2 / 3
+
+
+def test_where_preparing_a_shape_costs_shapes_are_round_and_few(rng: np.random.Generator) -> None:
+    sizes = sizes_of(rng, 512, 200, 600)
+    drained = drain(Grouping(GPU, max_pixels=2**23), sizes, GPU)
+    for choice in drained.choices:
+        places, height, width = choice.shape
+        assert bucket_count(places) == places
+        if choice.ragged:
+            assert (bucket_side(height), bucket_side(width)) == (height, width)
+    assert drained.switches <= 16
+    assert drained.seconds <= alone_s(sizes, GPU) / 10
+
+
+def test_a_first_seen_size_needs_no_shape_of_its_own() -> None:
+    """A lone image of any size goes onto the canvas that is prepared already."""
+    grouping = Grouping(GPU, max_pixels=2**23)
+    shapes = {grouping.choose([size]).shape for size in [(300, 400), (290, 390), (299, 401), (317, 415), (310, 386)]}
+    assert shapes == {(1, 320, 416)}
+
+
+def test_a_size_that_keeps_coming_gets_its_own_shape_in_the_end() -> None:
+    """Once it has lost on canvases about what preparing its shape costs, and not before."""
+    grouping = Grouping(GPU, max_pixels=2**23)
+    on_canvas_s = 0.0
+    for _ in range(10_000):
+        choice = grouping.choose([(300, 400)])
+        if not choice.ragged:
+            break
+        assert GPU.ragged
+        on_canvas_s += GPU.ragged.of(1, choice.shape[1] * choice.shape[2]) - float(GPU.alone.at(300 * 400))
+    assert GPU.switch_s * 0.5 <= on_canvas_s <= GPU.switch_s * 2
+    assert not any(grouping.choose([(300, 400)]).ragged for _ in range(100))
+
+
+def test_runs_of_one_shape_go_back_to_back() -> None:
+    """Two sizes in turns, no masked graph: as few changes as there are sizes, not one a batch."""
+    plain = Costs(GPU.alone, GPU.plain, switch_s=GPU.switch_s)
+    sizes = [(300, 400), (600, 500)] * 64
+    drained = drain(Grouping(plain, max_pixels=2**21), sizes, plain)
+    assert len(drained.choices) >= 12
+    assert drained.switches <= 4
+
+
+def test_where_preparing_a_shape_costs_nobody_waits_for_long(rng: np.random.Generator) -> None:
+    """One odd image among a crowd that never ends: it runs before four times the cost of a shape has passed, and one batch."""
+    grouping = Grouping(GPU, max_pixels=2**21)
+    crowd: Sizes = [(300, 300)] * 64
+    grouping.choose(crowd)
+    waiting: Sizes = [(590, 40), *crowd]
+    waited_s = 0.0
+    for _ in range(10_000):
+        choice = grouping.choose(waiting)
+        if 0 in choice.members:
+            break
+        places, height, width = choice.shape
+        assert GPU.ragged
+        cost = GPU.ragged if choice.ragged else GPU.plain
+        waited_s += cost.of(places, height * width)
+    else:
+        pytest.fail("it starved")
+    assert waited_s <= 4 * GPU.switch_s + GPU.plain.of(32, 300 * 300)
+
+
+def test_half_filled_places_are_run_where_waiting_would_cost_more() -> None:
+    """Five images of one size where shapes cost: eight places or four, never five."""
+    plain = Costs(GPU.alone, GPU.plain, switch_s=GPU.switch_s)
+    choice = Grouping(plain, max_pixels=2**23).choose([(300, 300)] * 5)
+    assert choice.shape[0] in {4, 8}
+    assert len(choice.members) == min(5, choice.shape[0])
