@@ -140,7 +140,7 @@ class Batcher:
                 open_ = self._arrive(self._arrivals.get())
             self._drop()
             if pending:
-                choice = self._grouping.choose([entry.image.shape[:2] for entry in pending])
+                choice = self._choose()
                 self._answer(self._take(choice), choice)
 
     def _arrive(self, entry: Entry | None) -> bool:
@@ -161,6 +161,13 @@ class Batcher:
                 continue
             kept.append(entry)
         self._pending[:] = kept
+
+    def _choose(self) -> Choice:
+        try:
+            return self._grouping.choose([entry.image.shape[:2] for entry in self._pending])
+        except Exception:  # a fault in choosing must not end the thread that everybody waits for
+            log.exception("model %s: no batch could be chosen, the oldest image goes alone", self._name)
+            return Choice([0], (1, *self._pending[0].image.shape[:2]), ragged=False)
 
     def _take(self, choice: Choice) -> list[Entry]:
         """Take a batch out of the queue."""
