@@ -69,7 +69,9 @@ LAYERS = {
     "service.runtime": [
         ["session", "line", "canvas", "costs", "reading"],
         ["admission", "grouping", "network", "pooling"],
-        ["batcher", "warmup"],
+        ["batcher", "warmup", "handover"],
+        ["tick"],
+        ["own_input"],
         ["model"],
         ["repository"],
     ],

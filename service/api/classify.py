@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.api.documents import IMAGE_BODY, INFERENCE_HEADERS, TIMED, error_responses
-from service.api.inference import ModelParameters, infer_images
+from service.api.inference import Inference, ModelParameters, infer_images
 from service.api.state import State, get_state
 from service.errors import (
     DeadlineExceeded,
     InternalError,
     Invalid,
+    InvalidParameter,
     Malformed,
     ModelNotFound,
     Overloaded,
@@ -31,6 +32,16 @@ class ClassifyParameters(ModelParameters):
     """Parameters of /v1/classify; in the query, in JSON, or as form fields."""
 
     top: int = Field(5, ge=1, le=100_000, description="How many classes, the most probable first.")
+    shape: str | None = Field(
+        None,
+        description="Of a body of raw numbers: `C,H,W` or `N,C,H,W` as the network takes them, or `H,W,C` or `N,H,W,C` of pixels.",
+        examples=["1,28,28"],
+    )
+    dtype: str | None = Field(
+        None,
+        description="Of a body of raw numbers, little-endian: the network's own (mostly `float32`), or `uint8` for pixels.",
+        examples=["float32"],
+    )
 
 
 class Prediction(BaseModel):
@@ -76,6 +87,19 @@ def probabilities(scores: np.ndarray, activation: Literal["softmax", "sigmoid", 
     return x.astype(np.float32)
 
 
+def write_classes(inference: Inference[ClassifyParameters]) -> bytes:
+    """Word the answer: each image's classes as JSON."""
+    model, labels = inference.model, inference.model.label_names
+    results = []
+    for (height, width), answer in zip(inference.sizes, inference.answers, strict=True):
+        p = probabilities(model.scores(answer), model.card.activation)
+        best = np.argsort(-p, kind="stable")[: inference.parameters.top]
+        predictions = [{"index": int(i), "label": labels[i], "probability": p[i]} for i in best]
+        results.append({"width": width, "height": height, "predictions": predictions})
+    document = {"model": model.name, "version": model.version, "results": results}
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # float32 keeps its short decimal form
+
+
 @router.post(
     "/v1/classify",
     response_model=Classification,
@@ -102,14 +126,8 @@ async def classify(
     JPEG, PNG, WebP, GIF (first frame), BMP, TIFF of any size, never resized. `X-Request-Timeout` says how many seconds you will
     wait: a request that cannot be answered by then is refused at once with 429 and a `Retry-After` that holds.
     """
+    if parameters.shape is not None or parameters.dtype is not None:
+        raise InvalidParameter("shape, dtype: expected beside raw numbers (application/octet-stream) only")
     inference = await infer_images(request, state, parameters)
-    model, labels = inference.model, inference.model.label_names
-    results = []
-    for (height, width), answer in zip(inference.sizes, inference.answers, strict=True):
-        p = probabilities(model.scores(answer), model.card.activation)
-        best = np.argsort(-p, kind="stable")[: inference.parameters.top]
-        predictions = [{"index": int(i), "label": labels[i], "probability": p[i]} for i in best]
-        results.append({"width": width, "height": height, "predictions": predictions})
-    document = {"model": model.name, "version": model.version, "results": results}
-    content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # float32 keeps its short decimal form
-    return Response(content, media_type="application/json", headers={"Server-Timing": inference.server_timing()})
+    headers = {"Server-Timing": inference.server_timing()}
+    return Response(write_classes(inference), media_type="application/json", headers=headers)

@@ -39,6 +39,9 @@ class ModelParameters(BaseModel):
     )
 
 
+Sizes = Sequence[tuple[int, int]]
+"""Height and width of each image, in pixels."""
+
 P = TypeVar("P", bound=ModelParameters)
 T = TypeVar("T")
 
@@ -57,7 +60,7 @@ class Inference(Generic[P]):
 
     parameters: P
     model: Model
-    sizes: Sequence[tuple[int, int]] = ()
+    sizes: Sizes = ()
     answers: Sequence[Answer] = ()
     decode_s: float = 0.0
     finished_at: float = field(default_factory=time.monotonic)
@@ -97,18 +100,34 @@ async def infer_images(request: Request, state: State, parameters: P) -> Inferen
             ticket = model.admission.admit(limit_s, len(body))
         assert ticket is not None  # one of the two places has set it with the model
         ticket.begin()
-        course = _decode_and_run(state, model, upload, ticket, deadline)
-        patient = model.admission.drain_s() < _WATCH_FROM_S
-        inference = Inference(parameters, model)
-        inference.sizes, inference.answers, inference.decode_s = await (
-            course if patient else _while_connected(request, course)
-        )
-        inference.finished_at = time.monotonic()
+        course = decode_and_run(state, model, upload, ticket, deadline)
+        inference = await follow(request, Inference(parameters, model), course)
         answered = True
         return inference
     finally:
         if ticket is not None:
             ticket.leave(answered=answered)
+
+
+async def follow(
+    request: Request, inference: Inference[P], course: Coroutine[Any, Any, tuple[Sizes, Sequence[Answer], float]]
+) -> Inference[P]:
+    """Wait for what a model makes of images, for as long as their client is there.
+
+    Args:
+        request: whose client it is.
+        inference: to be completed.
+        course: gives sizes, answers, and seconds of decoding.
+
+    Raises:
+        ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away.
+    """
+    patient = inference.model.admission.drain_s() < _WATCH_FROM_S
+    inference.sizes, inference.answers, inference.decode_s = await (
+        course if patient else _while_connected(request, course)
+    )
+    inference.finished_at = time.monotonic()
+    return inference
 
 
 def merge_parameters(parameters: P, given: dict[str, object]) -> P:
@@ -138,15 +157,20 @@ def explain(errors: Sequence[Any], known: Iterable[str]) -> str:
     return "; ".join(problems)
 
 
-async def _decode_and_run(
+async def decode_and_run(
     state: State, model: Model, upload: Upload, ticket: Ticket, deadline: float
-) -> tuple[list[tuple[int, int]], list[Answer], float]:
+) -> tuple[Sizes, Sequence[Answer], float]:
+    """Take encoded images to the model's outputs. Returns their sizes, their answers, and seconds of decoding.
+
+    Raises:
+        ServiceError: any of the tree in errors.py.
+    """
     started = time.monotonic()
-    pixels = await _each([_decode(state, model, upload, place, deadline) for place in range(len(upload.images))])
+    pixels = await run_each([_decode(state, model, upload, place, deadline) for place in range(len(upload.images))])
     decode_s = time.monotonic() - started
     sizes = [(image.shape[0], image.shape[1]) for image in pixels]
     ticket.weigh(sum(height * width for height, width in sizes), len(sizes))
-    return sizes, await _each([model.infer(image, deadline) for image in pixels]), decode_s
+    return sizes, await run_each([model.infer(image, deadline) for image in pixels]), decode_s
 
 
 async def _decode(state: State, model: Model, upload: Upload, place: int, deadline: float) -> np.ndarray:
@@ -168,7 +192,7 @@ async def _decode(state: State, model: Model, upload: Upload, place: int, deadli
         raise
 
 
-async def _each(courses: list[Coroutine[Any, Any, T]]) -> list[T]:
+async def run_each(courses: list[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all at once; the first failure is the whole's, and takes the others with it."""
     if len(courses) == 1:
         return [await courses[0]]

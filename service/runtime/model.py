@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,20 @@ from service.runtime.admission import WORK_PER_IMAGE, Admission
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
 from service.runtime.grouping import Grouping
+from service.runtime.handover import Shortness, longest_s, measure_shortness
 from service.runtime.network import Network
+from service.runtime.own_input import OwnInput
 from service.runtime.reading import BrokenModel, read_model
 from service.runtime.session import Provider, Session
+from service.runtime.tick import Tick
 from service.runtime.warmup import first_runs, measure
 from service.settings import Settings
 
 _WARM_SIDE = 64
 """Side of the warm-up picture in pixels, where the graph fixes none and takes one as small."""
+
+_LOOK_BELOW = 10
+"""A warm-up picture may take so many times as long as what the event loop runs: it is larger than what may come."""
 
 
 class Model:
@@ -37,11 +44,14 @@ class Model:
         trunk: how its features lie in the image; None where the compiler could not follow its graph.
         min_height: smallest image in pixels, by the card and by the graph.
         min_width: as min_height.
-        ragged_reasons: why images of different sizes do not share a run; empty where they do.
-        tiled_reasons: why an image is not cut into tiles; empty where it can be.
+        ragged: whether images of different sizes share a run where that pays.
+        ragged_reasons: why they do not; empty where they do.
+        tiled: whether an image can be cut into tiles.
+        tiled_reasons: why it cannot; empty where it can.
         classes: K, width of the output that is classified.
         label_names: K names: the card's labels, or the indices where it has none.
         network: what runs it.
+        own_input: for numbers as the file takes them.
         admission: its queue in numbers.
     """
 
@@ -55,6 +65,7 @@ class Model:
         self.name, self.version = name, version
         graph, self.card = read_model(path)
         try:
+            self.own_input = OwnInput(path, graph, self.card, settings, provider, name=f"{name}/{version}")
             attach_front(graph, self.card)
             plan = Plan(graph, None, None, None, (), ())
             self.network = Network(plan, settings, provider)
@@ -69,6 +80,11 @@ class Model:
         self.label_names: Sequence[str] = self.card.labels or [str(i) for i in range(self.classes)]
         self.admission = Admission(rate, max_waiting=settings.max_queue)
         self._batcher = self._queue(plan, settings)
+        self._short: Shortness | None = None  # what of it runs on the event loop
+        self._tick: Tick | None = None
+        if provider == "cpu" and self._warm_s < _LOOK_BELOW * longest_s():
+            self._run_on_loop(plan, settings)
+        self.tiled = plan.tiled is not None
         self.tiled_reasons = tuple(str(obstacle) for obstacle in plan.tiled_obstacles)
 
     def _find_output(self) -> int:
@@ -86,6 +102,7 @@ class Model:
             outputs, elapsed_s = first_runs(self.network, height, width)
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise BrokenModel(f"{path}: its warm-up on {height}×{width} pixels failed: {error}") from error
+        self._warm_s = elapsed_s
         output, images = outputs[self._output], self.geometry.batch or 1
         if output.ndim != 2 or len(output) != images:
             raise BrokenModel(
@@ -100,6 +117,7 @@ class Model:
         """Measure what runs cost, and make the queue that groups images by it."""
         costs, reason = measure(self.network, plan.ragged, max(self.min_height, self.min_width))
         obstacles = [str(obstacle) for obstacle in plan.ragged_obstacles]
+        self.ragged = costs is not None and costs.ragged is not None
         self.ragged_reasons = tuple(obstacles or ([reason] if reason else []))
         return Batcher(
             self.network.run,
@@ -109,6 +127,24 @@ class Model:
             max_waiting=settings.max_queue * settings.max_images,  # admission lets no more in
         )
 
+    def _run_on_loop(self, plan: Plan, settings: Settings) -> None:
+        """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of its own.
+
+        They have one thread: waking others for so little takes longer than doing it.
+        """
+        network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu")
+        short = measure_shortness(network, max(self.min_height, self.min_width))
+        if short is None:
+            return
+        self._short = short
+        self._tick = Tick(
+            network.run,
+            name=f"{self.name}/{self.version}",
+            cost=lambda shape: short.image_s(shape[0] * shape[1]),
+            max_batch=self.geometry.batch,
+        )
+        self.own_input.run_at_once(short)
+
     def start(self) -> None:
         """Start the thread that owns the session."""
         self._batcher.start()
@@ -116,6 +152,7 @@ class Model:
     def stop(self) -> None:
         """Finish what is queued, then end the thread; blocks."""
         self._batcher.stop()
+        self.own_input.stop()
 
     @property
     def alive(self) -> bool:
@@ -130,7 +167,10 @@ class Model:
     @property
     def tally(self) -> Tally:
         """What has run since the start."""
-        return self._batcher.tally
+        tallies = [self._batcher.tally, *self.own_input.tallies()]
+        if self._tick is not None:
+            tallies.append(self._tick.tally)
+        return Tally(*(sum(counts) for counts in zip(*map(astuple, tallies), strict=True)))
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse an image that the graph cannot take.
@@ -158,6 +198,8 @@ class Model:
         Raises:
             DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
         """
+        if self._tick is not None and self._short is not None and image[..., 0].size <= self._short.max_pixels:
+            return await self._tick.submit(image, deadline)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self._batcher.submit(image, deadline)

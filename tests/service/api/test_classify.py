@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.classify import probabilities
+from service.runtime.session import Session
 from tests.claims import assert_error, relative_error
 from tests.conftest import MakeClient
 from tests.service.api.colour import GOOD, assert_healthy, assert_result, png
@@ -205,13 +206,11 @@ def test_time_limit_that_has_passed_is_a_504(client: TestClient) -> None:
 
 
 def test_failing_session_is_a_500_that_says_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = client.app.state.poolserve.repository.models["colour"]  # type: ignore[attr-defined]
-
-    def fail(feeds: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret path /etc/shadow")
 
     with monkeypatch.context() as patch:
-        patch.setattr(model.session, "run", fail)
+        patch.setattr(Session, "run", fail)
         response = client.post("/v1/classify?model=colour", content=GOOD)
     assert_error(response, 500, "internal", "the server's log has the detail")
     assert "secret" not in response.text

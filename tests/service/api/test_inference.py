@@ -61,7 +61,8 @@ class Call:
 
 
 @pytest.fixture
-def app(model_folder: Any) -> Iterator[FastAPI]:
+def app(model_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
+    monkeypatch.setattr("service.runtime.handover.hand_over_s", lambda: 0.0)  # so that nothing runs on the event loop
     settings = Settings(models=model_folder, provider="cpu", max_queue=2)
     repository = Repository.load(settings)
     repository.start()
@@ -97,7 +98,7 @@ def test_client_that_goes_away_while_queued_leaves_its_place_and_never_runs(
         while model.admission.waiting < 2 or second.reads < 2:  # until it watches for its client
             await asyncio.sleep(0)
         second.disconnect()
-        assert await waiting == 499
+        assert await waiting is None  # there is nobody to answer
         assert model.admission.waiting == 1
         gate.release(10)
         assert await running == 200
@@ -133,7 +134,7 @@ def test_client_that_goes_away_in_its_body_leaves_its_place(app: FastAPI) -> Non
         call = Call(app)
         call.incoming.put_nowait({"type": "http.request", "body": GOOD[:20], "more_body": True})
         call.disconnect()
-        assert await call.run() == 499
+        assert await call.run() is None
         assert model.admission.waiting == 0
 
     asyncio.run(test())

@@ -1,0 +1,126 @@
+"""Whether a run is so short that handing it to a thread costs more than the run: measured, both of it, on this machine.
+
+Nothing here knows how either is done in earnest (batcher.py, tick.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+
+from service.runtime.network import Network
+
+_ROUNDS = 200
+
+_WORTH = 4.0
+"""A run may take so many times as long as a hand-over to an idle thread and back before the thread is worth it."""
+
+_SIDE = 32
+"""Pixels, of the images that are timed, where the network takes one so small."""
+
+_MANY = 8
+"""Images that are timed together."""
+
+_RUNS = 5
+"""Of each shape; the fastest counts."""
+
+
+@dataclass(frozen=True)
+class Shortness:
+    """What is short enough for the event loop, of one model.
+
+    Attributes:
+        max_pixels: of an image; a larger one goes to the thread.
+        pixels: of the images that were timed.
+        each_s: seconds that one more of them takes in a batch.
+        pixel_s: seconds that one more pixel takes.
+    """
+
+    max_pixels: int
+    pixels: int
+    each_s: float
+    pixel_s: float
+
+    def image_s(self, pixels: int) -> float:
+        """Seconds that one more image of so many pixels takes in a batch; a small one no less than a third of what was timed."""
+        return max(self.each_s + self.pixel_s * (pixels - self.pixels), self.each_s / 3, 1e-6)
+
+
+def longest_s() -> float:
+    """Seconds of the longest run that a thread is not worth."""
+    return _WORTH * hand_over_s()
+
+
+@cache
+def hand_over_s() -> float:
+    """Measure, once in a process, how long nothing takes from an event loop to a thread and back; seconds, the median."""
+    took: list[float] = []
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_hand_over(took)), name="hand-over"
+    )  # a loop may run here already
+    thread.start()
+    thread.join()
+    return float(np.median(took))
+
+
+async def _hand_over(took: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    handed: queue.SimpleQueue[asyncio.Future[None] | None] = queue.SimpleQueue()
+
+    def give_back() -> None:
+        while (future := handed.get()) is not None:
+            loop.call_soon_threadsafe(future.set_result, None)
+
+    other = threading.Thread(target=give_back, name="hand-over-other")
+    other.start()
+    for _ in range(_ROUNDS):
+        started = time.perf_counter()
+        future: asyncio.Future[None] = loop.create_future()
+        handed.put(future)
+        await future
+        took.append(time.perf_counter() - started)
+    handed.put(None)
+    other.join()
+
+
+def measure_shortness(network: Network, smallest: int) -> Shortness | None:
+    """Measure a network. Returns None where none of its images is short enough.
+
+    Args:
+        network: on the CPU, in one thread.
+        smallest: side in pixels of the smallest square image that it takes.
+    """
+    fixed = network.fixed
+    side = max(_SIDE, smallest)
+    height, width = fixed.height or side, fixed.width or side
+    pixels = height * width
+    one_s = _fastest_s(network, fixed.batch or 1, height, width)
+    if one_s > 10 * longest_s():
+        return None
+    many_s = _fastest_s(network, fixed.batch or _MANY, height, width)
+    each_s = many_s / fixed.batch if fixed.batch else max(0.0, many_s - one_s) / (_MANY - 1)
+    if fixed.height or fixed.width:
+        return Shortness(pixels, pixels, each_s, 0.0) if one_s <= longest_s() else None
+    pixel_s = max(0.0, _fastest_s(network, fixed.batch or 1, 2 * height, 2 * width) - one_s) / (3 * pixels)
+    spare_s = longest_s() - one_s
+    # Between the sizes that were timed it is a line; beyond them it is none that is known.
+    most = 4 * pixels if spare_s >= 3 * pixels * pixel_s else int(pixels + spare_s / pixel_s)
+    return Shortness(most, pixels, each_s, pixel_s) if most >= smallest**2 else None
+
+
+def _fastest_s(network: Network, images: int, height: int, width: int) -> float:
+    shape = (images, height, width, network.channels)
+    run = partial(network.run, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    run()
+    took = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        run()
+        took.append(time.perf_counter() - started)
+    return min(took)

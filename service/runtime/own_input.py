@@ -1,0 +1,196 @@
+"""A network's own input: numbers as its file takes them, with nothing put before it. For who has done the preprocessing himself.
+
+The graph that takes pixels cannot take them, so this needs a session of its own, and that holds the weights once more. So it is
+made when such numbers first come, in a thread; but for a model that runs on the event loop, whose weights are few, at load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.card import ModelCard
+from graphs.front import Geometry, image_input
+from service.errors import DeadlineExceeded, InternalError, InvalidTensor
+from service.runtime.batcher import Answer, Batcher
+from service.runtime.canvas import Tally
+from service.runtime.grouping import Grouping
+from service.runtime.handover import Shortness
+from service.runtime.reading import read_model
+from service.runtime.session import Provider, Session
+from service.runtime.tick import Tick
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_DTYPES: dict[ir.DataType | None, str] = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
+
+
+def _state_of(path: Path) -> object:
+    """What changes when somebody replaces a model's files: its graph's, its weights', its card's."""
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.parent.iterdir())
+
+
+class OwnInput:
+    """One model's own input.
+
+    Attributes:
+        dtype: of its numbers.
+        layout: of its axes, `NCHW` or `NHWC`.
+    """
+
+    def __init__(
+        self, path: Path, graph: ir.Model, card: ModelCard, settings: Settings, provider: Provider, *, name: str
+    ) -> None:
+        """Read what the graph says of its input; no session is made yet.
+
+        Args:
+            path: of the model's file, to be read again when a session is made.
+            graph: as read, nothing put before it.
+            card: the model's.
+            settings: for threads and budgets.
+            provider: where it runs.
+            name: of the model, for messages.
+
+        Raises:
+            FrontError: it has no image input.
+        """
+        value = image_input(graph, card)
+        assert value.shape is not None  # image_input has checked it
+        self.dtype = np.dtype(_DTYPES.get(value.dtype, "uint8"))  # the front refuses any other
+        self.layout = card.preprocessing.layout
+        self._channels = card.preprocessing.channel_count
+        sizes = [size if isinstance(size, int) else None for size in value.shape]
+        self.fixed = Geometry(sizes[0], *(sizes[2:] if self.layout == "NCHW" else sizes[1:3]))
+        self._name, self._path, self._feed = name, path, str(value.name)
+        self._settings, self._provider = settings, provider
+        self._state = _state_of(path)
+        self._building: asyncio.Task[None] | None = None
+        self._batcher: Batcher | None = None
+        self._short: Shortness | None = None
+        self._tick: Tick | None = None
+
+    def split(self, tensor: np.ndarray) -> list[np.ndarray]:
+        """Take a tensor apart into images.
+
+        Args:
+            tensor: (C,H,W) or (N,C,H,W), or with the channels last, as `layout` says.
+
+        Returns:
+            The images without their batch axis; views.
+
+        Raises:
+            InvalidTensor: 422; another dtype, rank or number of channels.
+        """
+        if tensor.dtype != self.dtype:
+            raise InvalidTensor(
+                f"dtype: expected {self.dtype} (what model {self._name} takes) or uint8 (pixels), got {tensor.dtype}"
+            )
+        one = f"({self._channels},H,W)" if self.layout == "NCHW" else f"(H,W,{self._channels})"
+        channels = tensor.shape[-3 if self.layout == "NCHW" else -1] if tensor.ndim in {3, 4} else None
+        if channels != self._channels or not tensor.size:
+            many = one.replace("(", "(N,")
+            raise InvalidTensor(f"shape: expected {one} or {many}, none of them 0, got {tensor.shape}")
+        return [tensor] if tensor.ndim == 3 else list(tensor)
+
+    def size_of(self, image: np.ndarray) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        height, width = image.shape[1:] if self.layout == "NCHW" else image.shape[:2]
+        return height, width
+
+    def run_at_once(self, short: Shortness) -> None:
+        """Make a session for the event loop now: the model was found to be short enough for it.
+
+        Raises:
+            ValueError: ONNX Runtime refuses the graph. ProviderError: it would not run where it must.
+        """
+        session = self._session(threads=1)
+        self._short = short
+        self._tick = Tick(
+            lambda pixels: self._run(session, pixels),
+            name=self._name,
+            cost=lambda shape: short.image_s(shape[0] * shape[1]),
+            max_batch=self.fixed.batch,
+        )
+
+    async def infer(self, image: np.ndarray, deadline: float) -> Answer:
+        """Run one image; its outputs are in the order of the pixels' session.
+
+        Args:
+            image: one of `split`, of a size that the model accepts.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
+        """
+        height, width = self.size_of(image)
+        # Queues move bytes of (H,W,anything): numbers of whatever layout go as such, and are themselves again in `_run`.
+        carried = np.ascontiguousarray(image).reshape(-1).view(np.uint8).reshape(height, width, -1)
+        if self._tick is not None and self._short is not None and height * width <= self._short.max_pixels:
+            return await self._tick.submit(carried, deadline)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                if self._batcher is None:
+                    await self._build()
+                assert self._batcher is not None
+                return await self._batcher.submit(carried, deadline)
+        except TimeoutError:
+            raise DeadlineExceeded("the time limit passed before the answer was there") from None
+
+    async def _build(self) -> None:
+        """Make the session of the owner thread, once for all who wait for it; who leaves does not end it."""
+        if self._building is None or self._building.done():
+            self._building = asyncio.ensure_future(self._make_batcher())
+        await asyncio.shield(self._building)
+
+    async def _make_batcher(self) -> None:
+        started = time.monotonic()
+        try:
+            session = await asyncio.to_thread(self._session, self._settings.threads)
+        except Exception as error:  # the file's, onnx-ir's and ONNX Runtime's alike
+            log.exception("model %s: no session for its own input", self._name)
+            raise InternalError from error
+        batcher = Batcher(
+            lambda pixels: self._run(session, pixels),
+            name=f"{self._name}/own",
+            grouping=Grouping(None, max_pixels=self._settings.max_batch_pixels, max_images=self.fixed.batch),
+            max_waiting=self._settings.max_queue * self._settings.max_images,
+        )
+        batcher.start()
+        self._batcher = batcher
+        log.info("model %s: session for its own input ready in %.2f s", self._name, time.monotonic() - started)
+
+    def _session(self, threads: int) -> Session:
+        if _state_of(self._path) != self._state:
+            raise ValueError(f"{self._path}: its files have changed since the model was loaded; restart to serve them")
+        graph, _ = read_model(self._path)
+        data = ir.to_proto(graph).SerializeToString()
+        return Session(data, provider=self._provider, device_id=self._settings.device_id, threads=threads)
+
+    def _run(self, session: Session, carried: np.ndarray) -> Sequence[np.ndarray]:
+        """Run what queues have carried, uint8 (N,H,W,bytes)."""
+        count, height, width = carried.shape[:3]
+        channels_first = self.layout == "NCHW"
+        axes = (self._channels, height, width) if channels_first else (height, width, self._channels)
+        x = np.ascontiguousarray(carried).reshape(-1).view(self.dtype).reshape(count, *axes)  # (N,C,H,W) or (N,H,W,C)
+        missing = (self.fixed.batch or 0) - count
+        if missing > 0:  # as with pixels: filled up with the last image, and dropped again
+            x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
+        huge = math.prod(carried.shape[:3]) > self._settings.max_batch_pixels
+        return [output[:count] for output in session.run({self._feed: x}, shrink=huge)]
+
+    def tallies(self) -> list[Tally]:
+        """What has run since the start."""
+        return [queue.tally for queue in (self._tick, self._batcher) if queue is not None]
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread, if there is one; blocks."""
+        if self._batcher is not None:
+            self._batcher.stop()
