@@ -18,7 +18,7 @@ import numpy as np
 
 from service.errors import DeadlineExceeded, InternalError, Overloaded, ServiceError
 from service.runtime.canvas import Easel, Tally
-from service.runtime.grouping import Choice, Grouping
+from service.runtime.grouping import WINDOW, Choice, Grouping
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Entry:
     """An image on its way. The entry carries its future: nothing is looked up when an answer comes."""
 
     image: np.ndarray  # uint8 (H,W,C)
+    size: tuple[int, int]  # height, width
     deadline: float  # time.monotonic()
     future: asyncio.Future[Answer]
     queued_at: float = field(default_factory=time.monotonic)
@@ -126,7 +127,7 @@ class Batcher:
                 raise Overloaded(
                     f"expected a place among {self._max_waiting} images that wait, there is none", retry_after_s=1
                 )
-        entry = Entry(image, deadline, asyncio.get_running_loop().create_future())
+        entry = Entry(image, image.shape[:2], deadline, asyncio.get_running_loop().create_future())
         self._arrivals.put(entry)
         return await entry.future
 
@@ -150,24 +151,28 @@ class Batcher:
         return True
 
     def _drop(self) -> None:
-        """Take out who has left and who is too late."""
+        """Take out who has left and who is too late, of those who may run next: to look at all would cost a crowd too much."""
         now = time.monotonic()
-        kept = []
+        kept: list[Entry] = []
+        seen = 0
         for entry in self._pending:
+            if len(kept) == WINDOW:
+                break
+            seen += 1
             if entry.future.done():  # its client went away
                 continue
             if entry.deadline <= now:
                 _settle([(entry, DeadlineExceeded("the time limit passed while the image was queued"))])
                 continue
             kept.append(entry)
-        self._pending[:] = kept
+        self._pending[:seen] = kept
 
     def _choose(self) -> Choice:
         try:
-            return self._grouping.choose([entry.image.shape[:2] for entry in self._pending])
+            return self._grouping.choose([entry.size for entry in self._pending[:WINDOW]])
         except Exception:  # a fault in choosing must not end the thread that everybody waits for
             log.exception("model %s: no batch could be chosen, the oldest image goes alone", self._name)
-            return Choice([0], (1, *self._pending[0].image.shape[:2]), ragged=False)
+            return Choice([0], (1, *self._pending[0].size), ragged=False)
 
     def _take(self, choice: Choice) -> list[Entry]:
         """Take a batch out of the queue."""
@@ -191,7 +196,7 @@ class Batcher:
                 _settle([(batch[0], InternalError())])
             else:  # one of them may be the cause: alone, it hurts nobody else
                 for entry in batch:
-                    self._answer([entry], Choice([0], (1, *entry.image.shape[:2]), ragged=False))
+                    self._answer([entry], Choice([0], (1, *entry.size), ragged=False))
             return
         run_s = time.monotonic() - started
         _settle(

@@ -18,7 +18,7 @@ from service.runtime.costs import Costs
 Shape = tuple[int, int, int]
 """Places, height, width of an array of images."""
 
-_WINDOW = 512
+WINDOW = 512
 """Images that are looked at, the oldest: finding more to choose from would take longer than it saves."""
 
 _SIDES = 4
@@ -78,9 +78,8 @@ class Grouping:
         """Choose the next batch.
 
         Args:
-            sizes: height and width of each image that waits, in pixels, the oldest first; at least one.
+            sizes: height and width of each image that waits, in pixels, the oldest first; at least one, WINDOW at most.
         """
-        sizes = sizes[:_WINDOW]
         costs = self._costs
         if costs is None:
             return self._equal(sizes, costs)

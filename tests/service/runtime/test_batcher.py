@@ -15,7 +15,7 @@ from service.errors import DeadlineExceeded, InternalError, Overloaded
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
 from service.runtime.costs import BatchCost, Costs, Curve
-from service.runtime.grouping import Choice, Grouping
+from service.runtime.grouping import WINDOW, Choice, Grouping
 
 LATER = 1e9  # a deadline that never comes
 
@@ -193,6 +193,28 @@ def test_expired_member_is_told_so_and_does_not_run() -> None:
         with pytest.raises(DeadlineExceeded):
             await late
         assert run.batches[1] == (1, 4, 4, 3)
+
+    with_batcher(test)
+
+
+def test_of_a_long_queue_nobody_runs_who_has_left_or_is_late() -> None:
+    """More have left than are looked at for one batch; who came behind them runs, and only they."""
+
+    async def test(batcher: Batcher, run: GatedRun) -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0), LATER))
+        await run.has_begun()
+        gone = [asyncio.ensure_future(batcher.submit(picture(1), LATER)) for _ in range(WINDOW + 50)]
+        late = [asyncio.ensure_future(batcher.submit(picture(2), time.monotonic())) for _ in range(WINDOW + 50)]
+        here = [asyncio.ensure_future(batcher.submit(picture(3), LATER)) for _ in range(4)]
+        await settle()
+        for task in gone:
+            task.cancel()
+        await settle()
+        run.gate.release(2)
+        assert values(await asyncio.gather(first, *here)) == [0, 3, 3, 3, 3]
+        results = await asyncio.gather(*late, return_exceptions=True)
+        assert all(isinstance(result, DeadlineExceeded) for result in results)
+        assert run.batches[1:] == [(4, 4, 4, 3)]
 
     with_batcher(test)
 

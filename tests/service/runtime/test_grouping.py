@@ -9,7 +9,7 @@ import pytest
 
 from service.runtime.canvas import bucket_count, bucket_side
 from service.runtime.costs import BatchCost, Costs, Curve
-from service.runtime.grouping import Choice, Grouping
+from service.runtime.grouping import WINDOW, Choice, Grouping
 
 Sizes = list[tuple[int, int]]
 
@@ -46,7 +46,7 @@ def drain(grouping: Grouping, sizes: Sizes, prices: Costs) -> Drained:
     drained = Drained([], [], 0.0, 0)
     prepared: dict[bool, tuple[int, int, int]] = {}
     while pending:
-        choice = grouping.choose([sizes[i] for i in pending])
+        choice = grouping.choose([sizes[i] for i in pending[:WINDOW]])
         places, height, width = choice.shape
         assert 1 <= len(choice.members) <= places
         assert list(choice.members) == sorted(set(choice.members))
