@@ -126,8 +126,9 @@ def _scalar(value: Size | Number) -> np.ndarray:
 def _each(op: str, *operands: np.ndarray) -> np.ndarray:
     arrays: Sequence[np.ndarray] = np.broadcast_arrays(*operands) if len(operands) > 1 else operands
     result = np.empty(arrays[0].shape, object)
-    for index in np.ndindex(result.shape):
-        result[index] = calculate(op, *[array[index] for array in arrays])
+    entries = zip(*[array.ravel().tolist() for array in arrays], strict=True)
+    for index, numbers in zip(np.ndindex(result.shape), entries, strict=True):
+        result[index] = calculate(op, *numbers)
     return result
 
 

@@ -11,11 +11,11 @@ from graphs.anysize.layouts import LAYOUTS, gemm_axes, matmul_axes, split
 from graphs.anysize.view import View, place
 from graphs.anysize.windows import pad_windows, slice_axes, window_axes
 
-POINTWISE = frozenset(  # noqa: SIM905
+POINTWISE = frozenset(
     """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip
     Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN
     LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid
-    Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor""".split()
+    Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor""".split()  # noqa: SIM905
 )
 """Every entry of the result depends on the same entry of the operands, broadcast."""
 
@@ -24,9 +24,9 @@ FIRST_ONLY = frozenset({"CastLike", "BatchNormalization", "QuantizeLinear", "Deq
 
 POOLINGS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
-REDUCES = frozenset(  # noqa: SIM905
+REDUCES = frozenset(
     """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare""".split()
+    ReduceSumSquare""".split()  # noqa: SIM905
 )
 
 GLOBAL_POOLINGS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})

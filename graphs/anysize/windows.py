@@ -37,19 +37,23 @@ class Window:
         return self.dilation * (self.kernel - 1)
 
     @property
+    def floor(self) -> int:
+        """Give p₀ + p₁ − d·(k−1) − 1, which makes n cells into floor((n + floor) / stride) + 1 without ceil."""
+        return self.before + self.after - self.span - 1
+
+    @property
     def reach(self) -> int:
         """What makes n cells into floor((n + reach) / stride) + 1.
 
         With ceil_mode the quotient is rounded up, less one if that window would begin in the padding behind:
         min(⌈(n+a)/s⌉, ⌊(n+p₀−1)/s⌋) + 1, both being floors of n and a constant. As ONNX Runtime and torch compute it.
         """
-        floor = self.before + self.after - self.span - 1
-        return min(floor + self.stride - 1, self.before - 1) if self.ceil else floor
+        return min(self.floor + self.stride - 1, self.before - 1) if self.ceil else self.floor
 
     @property
     def overhang(self) -> int:
         """How many cells behind an image's last one a window of the image may look at."""
-        return self.after + self.reach - (self.before + self.after - self.span - 1)
+        return self.after + self.reach - self.floor
 
     @property
     def trivial(self) -> bool:
@@ -139,6 +143,8 @@ def pad_windows(view: View) -> tuple[Window, ...]:
     result = [Window()] * rank
     for index, axis in enumerate(axes):
         result[place(axis, rank)] = Window(before=pads[index], after=pads[len(axes) + index])
+    if view.has(2):
+        view.array(2)
     mode = view.text("mode", "constant")
     if mode != "constant" and any(window != Window() for window in result):
         raise Unknown(f"padding by {mode!r} repeats the image's own border, which a canvas does not have there")
@@ -155,7 +161,7 @@ def slice_axes(view: View) -> tuple[Axes, bool]:
     starts, ends = (view.numbers(index).ravel().tolist() for index in (1, 2))
     given = view.array(3).ravel().tolist() if view.has(3) else list(range(len(starts)))
     steps = view.array(4).ravel().tolist() if view.has(4) else [1] * len(starts)
-    part = False
+    part = other = False
     for start, end, where, step in zip(starts, ends, given, steps, strict=True):
         index = place(where, len(axes))
         axis = axes[index]
@@ -163,6 +169,7 @@ def slice_axes(view: View) -> tuple[Axes, bool]:
             if isinstance(start, Size) or isinstance(end, Size):
                 raise Unknown("it cuts channels at a number that depends on the batch")
             axes[index] = Fixed(len(range(axis.size)[start:end:step]))
+            other = True
             continue
         whole = start == 0 and (same(end, axis.count) or (isinstance(end, int) and end >= 2**31 - 1))
         if whole and step == 1:
@@ -172,9 +179,12 @@ def slice_axes(view: View) -> tuple[Axes, bool]:
         look = slice_window(start, end, step, axis)
         if look is not None:
             axes[index] = look.after_it(axis)
+            other = True
         else:
             axes[index] = _part(start, end, step, axis)
             part = True
+    if part and other:
+        raise Unknown("it takes a part of the map and of something else at once")
     return tuple(axes), part
 
 

@@ -1,0 +1,76 @@
+"""Puts a number where a canvas is not the image's: Where, never a product, for what lies there may be infinite or NaN."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.anysize.analysis import Analysis
+from graphs.anysize.domains import cells_of
+from graphs.anysize.masks import Masks
+
+Filling = Literal["zero", "one", "lowest", "highest"]
+
+
+class Fill:
+    """Filled values, each written once.
+
+    Attributes:
+        analysis: of the graph as it was.
+        masks: of the graph.
+    """
+
+    def __init__(self, analysis: Analysis, masks: Masks) -> None:
+        self.analysis = analysis
+        self.masks = masks
+        self._instead: dict[ir.Value, ir.Value] = {}
+        self._filled: dict[tuple[ir.Value, tuple[int, ...], Filling | ir.Value], ir.Value] = {}
+
+    def replace(self, old: ir.Value, new: ir.Value, users: list[tuple[ir.Node, int]]) -> None:
+        """Put a value in the place of another one, for these users and for whatever is filled from now on.
+
+        Args:
+            old: a value that the analysis knows.
+            new: what it should have been; takes over what is known of the old one, and its name if it is an output.
+            users: (node, index of its input).
+        """
+        new.type, new.shape = old.type, old.shape
+        self.analysis.domain[new] = self.analysis.domain[old]
+        self._instead[old] = new
+        for node, index in users:
+            node.replace_input_with(index, new)
+        if old.is_graph_output():
+            old.name, new.name = f"{old.name}/canvas", old.name
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+    def __call__(self, value: ir.Value, chosen: tuple[int, ...], filling: Filling | ir.Value) -> ir.Value:
+        """Give a value filled where it is outside along the chosen axes.
+
+        Args:
+            value: with axes that the analysis knows.
+            chosen: its axes, counted from the front; those without cells are left out.
+            filling: what to put there, or a constant scalar of the graph.
+        """
+        value = self._instead.get(value, value)
+        axes = self.analysis.axes(value)
+        assert axes is not None
+        chosen = tuple(index for index in chosen if cells_of(axes[index]))
+        key = (value, chosen, filling)
+        if key not in self._filled:
+            writer = self.masks.writer
+            number = filling if isinstance(filling, ir.Value) else writer.constant(_number(filling, value.dtype))
+            operands = [self.masks.mask(axes, chosen), value, number]
+            self._filled[key] = writer.op("Where", operands, after=value.producer())
+        return self._filled[key]
+
+
+def _number(filling: Filling, dtype: ir.DataType | None) -> np.ndarray:
+    kind = (dtype or ir.DataType.FLOAT).numpy()
+    if filling in {"zero", "one"}:
+        return np.array(int(filling == "one"), kind)
+    if kind == np.bool_:
+        return np.array(filling == "highest", kind)
+    limits = np.finfo(kind) if np.issubdtype(kind, np.floating) else np.iinfo(kind)
+    return np.array(limits.min if filling == "lowest" else limits.max, kind)

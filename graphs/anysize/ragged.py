@@ -1,0 +1,39 @@
+"""The ragged graph: images of any sizes on one canvas, each answered as if it were alone."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from graphs.anysize.analysis import Analysis
+from graphs.anysize.fill import Fill
+from graphs.anysize.masks import Masks
+from graphs.anysize.neighbours import fill_neighbours
+from graphs.anysize.plan import EXTENTS
+from graphs.anysize.reductions import fill_reductions
+from graphs.anysize.scalars import drop_parts, own_sizes
+from graphs.anysize.writer import Writer
+
+
+def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value) -> None:
+    """Rewrite a model in place: a second input EXTENTS, and outputs that depend on each image alone.
+
+    Before: analysed without obstacles, no output with positions.
+    After: whatever the canvases hold outside the images (inside the net: infinities and NaN too), the outputs are the same.
+
+    Args:
+        model: with folded constants.
+        analysis: of its graph.
+        image: its input with axes (batch, height, width, channels).
+    """
+    graph = model.graph
+    count = "batch" if image.shape is None else image.shape[0]
+    extents = ir.Value(name=EXTENTS, shape=ir.Shape([count, 4]), type=ir.TensorType(ir.DataType.INT64))
+    graph.inputs.append(extents)
+    masks = Masks(Writer(graph), image, extents)
+    fill = Fill(analysis, masks)
+    fill_neighbours(graph, fill)
+    fill_reductions(fill)
+    own_sizes(analysis, masks)
+    drop_parts(analysis)
+    RemoveUnusedNodesPass()(model)
