@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNTIME ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help serve test lint bench models report image-test lock clean
+.PHONY: help serve test lint bench bench-gpu models report image-test lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,9 +25,16 @@ lint: $(VENV)/.test  ## ruff and mypy --strict
 
 bench: $(VENV)/.test  ## measure the service against its ceiling; writes benchmarks/results/
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.ragged
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.pooling
 	$(BIN)/python -m benchmarks.memory
+
+bench-gpu: $(VENV)/.test  ## measure mixed sizes on a CUDA device; refuses where there is none
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "bench-gpu: expected an NVIDIA GPU, nvidia-smi shows none" >&2; exit 1; }
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime  # the same package under another name would be overwritten
+	$(PIP) --editable '.[gpu]'
+	$(BIN)/python -m benchmarks.gpu
 
 models: $(VENV)/.test  ## train and export everything in models/ (up to an hour on two cores)
 	$(BIN)/python -m export models

@@ -27,9 +27,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def make_resnet18(folder: Path) -> Path:
     """Export ResNet-18 (random weights, seed 0, 1000 classes) if the folder has none. Returns the folder."""
-    file = folder / "resnet18" / "1" / "model.onnx"
+    return make_resnet(folder, "resnet18")
+
+
+def make_resnet(folder: Path, backbone: str) -> Path:
+    """Export a ResNet (random weights, seed 0, 1000 classes) under its own name if the folder has none. Returns the folder."""
+    file = folder / backbone / "1" / "model.onnx"
     if not file.exists():
-        export = "export --backbone resnet18 --head gap --seed 0 --num-classes 1000 --out"
+        export = f"export --backbone {backbone} --head gap --seed 0 --num-classes 1000 --out"
         subprocess.run([sys.executable, "-m", "export", *export.split(), str(file)], check=True)
     return folder
 
