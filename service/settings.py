@@ -88,7 +88,22 @@ class Settings(BaseSettings):
         50_000_000,
         ge=1,
         le=2**40,
-        description="Largest image, by its header, before decoding: stops decompression bombs. Then 413.",
+        description="Largest image, by its header, before decoding: stops decompression bombs. Then 413."
+        " Of one that is tiled, the pixels that are held at once.",
+    )
+    max_canvas_pixels: int = Field(
+        2**22,
+        ge=2**10,
+        le=2**40,
+        description="Larger images are cut into tiles of at most this, where the model allows it: bounds memory, 150 to 250 bytes a"
+        " pixel for a ResNet.",
+    )
+    max_tiled_pixels: int = Field(
+        2**31,
+        ge=1,
+        le=2**40,
+        description="Largest image that is tiled, by its header. Its memory is that of a strip, its time is bounded by timeout_s."
+        " Then 413.",
     )
     max_images: int = Field(64, ge=1, le=10_000, description="Images in one request. Then 413.")
     max_queue: int = Field(

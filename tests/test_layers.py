@@ -67,10 +67,10 @@ LAYERS = {
         ["__main__"],
     ],
     "service.runtime": [
-        ["session", "line", "canvas", "costs", "reading"],
-        ["admission", "grouping", "network", "pooling"],
+        ["session", "line", "canvas", "costs", "reading", "grid", "strips"],
+        ["admission", "grouping", "network", "pooling", "tile_batches", "tile_graphs"],
         ["batcher", "warmup", "handover"],
-        ["tick"],
+        ["tick", "tiles"],
         ["own_input"],
         ["model"],
         ["repository"],

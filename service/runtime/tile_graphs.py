@@ -1,0 +1,59 @@
+"""The two halves of a model that is cut at its last reduction over space: the trunk, which runs on tiles, and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.anysize.plan import EXTENTS, OWNED, TiledPlan
+from graphs.anysize.states import State
+from graphs.front import PIXELS
+from service.runtime.session import Provider, Session
+from service.settings import Settings
+
+Trunk = Callable[[np.ndarray, np.ndarray, np.ndarray, bool], Mapping[str, np.ndarray]]
+"""Pixels uint8 (N,H,W,C), extents and owned int64 (N,4) in; the states by name, each with N as its first axis, out.
+
+The last argument says that the memory which this run has needed is to be given back after it."""
+
+Head = Callable[[Mapping[str, np.ndarray], np.ndarray], Sequence[np.ndarray]]
+"""Merged states and extents (1,4) in; the model's outputs, each with 1 as its first axis, out."""
+
+
+class TileGraphs(NamedTuple):
+    """What runs tiles.
+
+    Attributes:
+        trunk: runs one batch of tiles.
+        head: runs one image's merged states.
+        states: what the trunk gives.
+    """
+
+    trunk: Trunk
+    head: Head
+    states: Sequence[State]
+
+
+def load_tile_graphs(plan: TiledPlan, settings: Settings, provider: Provider) -> TileGraphs:
+    """Build both sessions; the head's on the CPU, which is quicker for one small run than the way to a device.
+
+    Raises:
+        ProviderError: the trunk would run elsewhere than asked for.
+        ValueError: ONNX Runtime refuses a graph; says why.
+    """
+    data = ir.to_proto(plan.trunk).SerializeToString()
+    trunk = Session(data, provider=provider, device_id=settings.device_id, threads=settings.threads)
+    head = Session(ir.to_proto(plan.head).SerializeToString(), provider="cpu", threads=1)
+
+    def run_trunk(pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray, last: bool) -> Mapping[str, np.ndarray]:
+        feeds = {PIXELS: pixels, EXTENTS: extents, OWNED: owned}
+        return dict(zip(trunk.outputs, trunk.run(feeds, shrink=last), strict=True))
+
+    def run_head(states: Mapping[str, np.ndarray], extents: np.ndarray) -> Sequence[np.ndarray]:
+        given = {**states, EXTENTS: extents}
+        return head.run({name: given[name] for name in head.inputs})
+
+    return TileGraphs(run_trunk, run_head, plan.states)

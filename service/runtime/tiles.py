@@ -1,0 +1,288 @@
+"""Images too large for one canvas: cut into tiles, run tile by tile, the states merged, the head run once.
+
+A thread of its own does it, below the others' priority: a gigapixel takes minutes, and a small image that comes meanwhile has the
+queue and the session it always has, and the cores first. Images take turns, a batch of tiles each. What is held of an image is a
+strip of it, as wide as it is stored and as high as a canvas; its rows are decoded when their turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphs.anysize.plan import TrunkGeometry
+from graphs.anysize.states import Merger
+from service.codecs.rows import Rows
+from service.errors import DeadlineExceeded, InternalError, PayloadTooLarge, ServiceError
+from service.runtime.admission import Admission
+from service.runtime.batcher import Answer
+from service.runtime.grid import Grid, TooLarge, cut
+from service.runtime.tile_batches import tile_batches
+from service.runtime.tile_graphs import TileGraphs
+
+log = logging.getLogger(__name__)
+
+_NICE = 10
+"""Below the rest of the process: where both want the cores it gets a tenth of them (Linux weighs 10 steps with 110 : 1024)."""
+
+_AT_ONCE = 4
+"""Images whose strips are held at the same time; the others wait for theirs to be the turn."""
+
+_JUDGED_FROM, _HOPELESS = 0.1, 4.0
+"""Part of the time limit after which an image that would take so many times all of it is given up."""
+
+_LOG_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the memory of tiles.
+
+    Attributes:
+        canvas_pixels: of one tile with its halo; an image of no more is not cut.
+        batch_pixels: of tiles that run together, where they are smaller.
+        strip_pixels: of an image that are held decoded.
+    """
+
+    canvas_pixels: int
+    batch_pixels: int
+    strip_pixels: int
+
+
+@dataclass(eq=False)
+class _Course:
+    """An image on its way."""
+
+    rows: Rows
+    grid: Grid
+    deadline: float
+    future: asyncio.Future[Answer]
+    queued_at: float
+    started: float = 0.0
+    done: int = 0
+    logged_at: float = 0.0
+    steps: Generator[None, None, Sequence[np.ndarray]] | None = field(default=None, repr=False)
+
+
+class Tiles:
+    """The queue of one model's large images, and the thread that runs them.
+
+    Attributes:
+        admission: this queue in numbers; work is pixels, as in the other.
+        done: tiles that have run.
+        waiting: tiles, of admitted images, that have not.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], TileGraphs],
+        geometry: TrunkGeometry,
+        limits: Limits,
+        *,
+        name: str,
+        admission: Admission,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            load: builds the sessions; called when the first image comes, from the thread. Most models never see one, and
+                a second session takes the weights' memory again and as long to start.
+            geometry: of the trunk.
+            limits: what bounds the memory.
+            name: of the model, for the thread and the log.
+            admission: this queue in numbers.
+            clock: seconds, that of the deadlines.
+        """
+        self.admission = admission
+        self.done = self.waiting = 0
+        self._load = load
+        self._graphs: TileGraphs | None = None
+        self._geometry = geometry
+        self._limits = limits
+        self._name = name
+        self._clock = clock
+        self._arrivals: queue.SimpleQueue[_Course | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._own, name=f"tiles-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread finish what is queued and end; blocks until it has."""
+        self._arrivals.put(None)
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there to answer."""
+        return self._thread.is_alive()
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether an image is so large that it is to be cut."""
+        return height * width > self._limits.canvas_pixels
+
+    def cut(self, height: int, width: int, orientation: int) -> Grid:
+        """Cut an image, pixels as displayed.
+
+        Raises:
+            PayloadTooLarge: 413; not even the smallest tiles keep to the limits.
+        """
+        try:
+            return cut(
+                height,
+                width,
+                self._geometry,
+                max_canvas=self._limits.canvas_pixels,
+                max_strip=self._limits.strip_pixels,
+                stored_as_columns=orientation >= 5,
+            )
+        except TooLarge as error:
+            raise PayloadTooLarge(str(error)) from error
+
+    async def submit(self, rows: Rows, deadline: float) -> Answer:
+        """Queue one image and wait for its answer; cancelling this coroutine ends its course after the batch that runs.
+
+        Args:
+            rows: of the image; their errors come out here.
+            deadline: on the clock.
+
+        Raises:
+            PayloadTooLarge: 413; it cannot be cut. InvalidImage: 422; its rows are damaged.
+            DeadlineExceeded: 504; the deadline passed, or would by far. InternalError: 500.
+        """
+        grid = self.cut(rows.header.height, rows.header.width, rows.header.orientation)
+        course = _Course(rows, grid, deadline, asyncio.get_running_loop().create_future(), self._clock())
+        self._arrivals.put(course)
+        return await course.future
+
+    def _own(self) -> None:
+        if sys.platform == "linux":  # elsewhere the whole process would be meant
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # threads begun here inherit it
+        courses: deque[_Course] = deque()
+        open_ = True
+        while open_ or courses:
+            if not courses:
+                open_ = self._arrive(self._arrivals.get(), courses)
+            while open_ and not self._arrivals.empty():
+                open_ = self._arrive(self._arrivals.get(), courses)
+            for course in list(courses)[:_AT_ONCE]:
+                if self._advance(course):
+                    courses.remove(course)
+                    self.waiting -= course.grid.tiles - course.done
+
+    def _arrive(self, course: _Course | None, courses: deque[_Course]) -> bool:
+        if course is None:
+            return False
+        self.waiting += course.grid.tiles
+        courses.append(course)
+        return True
+
+    def _advance(self, course: _Course) -> bool:
+        """Run one batch. Returns whether the course has ended, well or not."""
+        result: Answer | ServiceError
+        try:
+            if course.future.done():  # its client went away
+                _close(course)
+                return True
+            now = self._clock()
+            if course.steps is None:
+                course.started = course.logged_at = now
+                course.steps = self._run(course)
+            self._check_time(course, now)
+            next(course.steps)
+        except StopIteration as end:
+            ended = self._clock()
+            result = Answer(end.value, course.started - course.queued_at, ended - course.started, 1)
+            log.info("model %s: %s in %.1f s", self._name, _words(course), result.run_s)
+        except ServiceError as error:
+            result = error
+        except Exception:
+            log.exception("model %s failed on %s", self._name, _words(course))
+            result = InternalError()
+        else:
+            self._report(course)
+            return False
+        _close(course)
+        _settle(course.future, result)
+        return True
+
+    def _check_time(self, course: _Course, now: float) -> None:
+        """Give up what is too late, and what will be by far.
+
+        Raises:
+            DeadlineExceeded: says how far it came.
+        """
+        if now >= course.deadline:
+            raise DeadlineExceeded(f"the time limit passed after {course.done} of {course.grid.tiles} tiles")
+        elapsed, limit = now - course.started, course.deadline - course.queued_at
+        if course.done and elapsed > _JUDGED_FROM * limit:
+            whole = elapsed / course.done * course.grid.tiles
+            if whole > _HOPELESS * limit:
+                raise DeadlineExceeded(
+                    f"{course.done} of {course.grid.tiles} tiles took {elapsed:.1f} s, so that all would take about {whole:.0f} s;"
+                    f" the time limit is {limit:.0f} s"
+                )
+
+    def _run(self, course: _Course) -> Generator[None, None, Sequence[np.ndarray]]:
+        """Take an image from its rows to the outputs, a batch of tiles at each step."""
+        if self._graphs is None:
+            self._graphs = self._load()
+            del self._load  # and with it the graphs from which the sessions were made
+        graphs = self._graphs
+        merger = Merger(graphs.states)
+        for batch in tile_batches(course.rows, course.grid, self._limits.batch_pixels):
+            last = course.done + batch.tiles == course.grid.tiles
+            found = graphs.trunk(batch.pixels, batch.extents, batch.owned, last)
+            for i in range(batch.tiles):
+                merger.add({name: array[i : i + 1] for name, array in found.items()})
+            course.done += batch.tiles
+            self.done += batch.tiles
+            self.waiting -= batch.tiles
+            yield
+        extent = np.array([(0, 0, course.rows.header.height, course.rows.header.width)], np.int64)
+        return [output[0] for output in graphs.head(merger.result(), extent)]
+
+    def _report(self, course: _Course) -> None:
+        now = self._clock()
+        if now - course.logged_at >= _LOG_EVERY_S:
+            course.logged_at = now
+            log.info("model %s: %s, %.0f s", self._name, _words(course), now - course.started)
+
+
+def _words(course: _Course) -> str:
+    header, tiles = course.rows.header, course.grid.tiles
+    return f"{header.width}×{header.height}: {course.done} of {tiles} tiles, {100 * course.done // tiles} %"
+
+
+def _close(course: _Course) -> None:
+    """Let go of what the course holds of its image."""
+    if course.steps is not None:
+        course.steps.close()
+
+
+def _settle(future: asyncio.Future[Answer], result: Answer | ServiceError) -> None:
+    """Hand a result to the event loop that waits for it; a loop that is gone has nobody waiting."""
+    loop = future.get_loop()
+
+    def deliver() -> None:
+        if future.done():
+            return
+        if isinstance(result, Answer):
+            future.set_result(result)
+        else:
+            future.set_exception(result)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(deliver)
