@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ class Fill:
         self._instead: dict[ir.Value, ir.Value] = {}
         self._filled: dict[tuple[ir.Value, tuple[int, ...], Filling | ir.Value], ir.Value] = {}
 
-    def replace(self, old: ir.Value, new: ir.Value, users: list[tuple[ir.Node, int]]) -> None:
+    def replace(self, old: ir.Value, new: ir.Value, users: Iterable[tuple[ir.Node, int]]) -> None:
         """Put a value in the place of another one, for these users and for whatever is filled from now on.
 
         Args:

@@ -16,17 +16,24 @@ from graphs.anysize.writer import Writer
 _ORIGIN: dict[Side, int] = {"height": 0, "width": 1}
 _LENGTH: dict[Side, int] = {"height": 2, "width": 3}
 
+PIXEL_AXES: Axes = (Batch(), Cells(Level("height")), Cells(Level("width")), Fixed(None))
+
 
 class Masks:
     """Masks and numbers of each sample, written into a graph as they are asked for.
 
-    Attributes:
+    Args:
         writer: of the graph; what is written here is put at its top.
+        image: the graph's input on which the images lie.
+        extents: int64 (N,4), as plan.EXTENTS.
+        axes: of the image, among them the batch, cells of the height and of the width.
     """
 
-    def __init__(self, writer: Writer, pixels: ir.Value, extents: ir.Value) -> None:
+    def __init__(self, writer: Writer, image: ir.Value, extents: ir.Value, axes: Axes = PIXEL_AXES) -> None:
         self.writer = writer
-        self._pixels = pixels  # (N,H,W,C)
+        self._image = image
+        self._batch = axes.index(Batch())
+        self._sides = {axis.level.side: index for index, axis in enumerate(axes) if isinstance(axis, Cells)}
         self._extents = extents  # (N,4)
         self._columns: dict[int, ir.Value] = {}
         self._levels: dict[Level, ir.Value] = {}
@@ -44,8 +51,7 @@ class Masks:
     def pixel(self, level: Level) -> ir.Value:
         """Give the first pixel of each cell of a canvas, in its image: y0 + S·j, int64 (N, cells)."""
         writer = self.writer
-        axis = 1 if level.side == "height" else 2
-        side = writer.op("Gather", [writer.op("Shape", [self._pixels]), writer.integer(axis)])
+        side = writer.op("Gather", [writer.op("Shape", [self._image]), writer.integer(self._sides[level.side])])
         stride = writer.integer(level.stride)
         last = writer.op("Div", [writer.op("Add", [side, writer.integer(level.offset)]), stride])
         limit = writer.op("Add", [writer.op("Mul", [last, stride]), writer.integer(1)])
@@ -110,7 +116,7 @@ class Masks:
             return writer.constant(np.array(value, np.float32 if isinstance(value, float) else np.int64))
         if value not in self._numbers:
             if value.op == "batch":
-                made = writer.op("Gather", [writer.op("Shape", [self._pixels]), writer.integer(0)])
+                made = writer.op("Gather", [writer.op("Shape", [self._image]), writer.integer(self._batch)])
             elif value.level is not None:
                 made = writer.op("Add", [self.length(value.level.side), writer.integer(value.level.offset)])
                 made = writer.op("Div", [made, writer.integer(value.level.stride)])  # >= 0 from the minimum size on

@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.anysize.analysis import Analysis
+from graphs.anysize.domains import Batch
 from graphs.anysize.fill import Fill
 from graphs.anysize.masks import Masks
 from graphs.anysize.neighbours import fill_neighbours
@@ -24,13 +25,15 @@ def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value) -> None:
     Args:
         model: with folded constants.
         analysis: of its graph.
-        image: its input with axes (batch, height, width, channels).
+        image: its input, with axes of the batch, the height and the width.
     """
     graph = model.graph
-    count = "batch" if image.shape is None else image.shape[0]
+    axes = analysis.axes(image)
+    assert axes is not None
+    count = "batch" if image.shape is None else image.shape[axes.index(Batch())]
     extents = ir.Value(name=EXTENTS, shape=ir.Shape([count, 4]), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.append(extents)
-    masks = Masks(Writer(graph), image, extents)
+    masks = Masks(Writer(graph), image, extents, axes)
     fill = Fill(analysis, masks)
     fill_neighbours(graph, fill)
     fill_reductions(fill)

@@ -136,7 +136,10 @@ def pad_windows(view: View) -> tuple[Window, ...]:
         Unknown: pads that are computed at run time, or a mode other than constant where it pads.
     """
     rank = len(view.axes(0))
-    pads = view.listed("pads", 1) if view.opset >= 11 else view.integers("pads")
+    try:
+        pads = view.listed("pads", 1) if view.opset >= 11 else view.integers("pads")
+    except Unknown:
+        raise Unknown("its padding is computed from the image's size at run time (SAME with a stride)") from None
     if pads is None:
         raise Unknown("it has no pads")
     axes = tuple(int(n) for n in view.array(3)) if view.has(3) else tuple(range(rank))
