@@ -85,8 +85,10 @@ class Merger:
             new = tuple(np.asarray(tile[name]) for name in state.names)
             if state.rule not in {"max", "min", "topk"}:
                 new = tuple(array.astype(np.float64) for array in new)
+            if state.rule == "exponential":
+                new = _identity_of_zero(new)
             if state not in self._merged:
-                self._merged[state] = new if state.rule != "exponential" else _identity_of_zero(new)
+                self._merged[state] = new
                 continue
             old = self._merged[state]
             for name, before, now in zip(state.names, old, new, strict=True):
@@ -117,7 +119,7 @@ def _merge(state: State, a: Arrays, b: Arrays) -> Arrays:
     if state.rule == "topk":
         return (_topk(a[0], b[0], state.axis, state.largest),)
     if state.rule == "exponential":
-        return _exponential(a, _identity_of_zero(b))
+        return _exponential(a, b)
     return _moments(a, b, outer=state.rule == "comoments")
 
 
