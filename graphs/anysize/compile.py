@@ -7,8 +7,9 @@ import onnx_ir as ir
 from graphs.anysize.analysis import Analysis, analyse, pixel_axes
 from graphs.anysize.fold import fold_constants
 from graphs.anysize.geometry import geometry
-from graphs.anysize.plan import Obstacle, Plan
+from graphs.anysize.plan import Obstacle, Plan, TiledPlan
 from graphs.anysize.ragged import make_ragged
+from graphs.anysize.split import split
 from graphs.card import ModelCard
 from graphs.front import PIXELS, Geometry, attach_front
 
@@ -34,17 +35,20 @@ def compile_plan(model: ir.Model, card: ModelCard) -> Plan:
     folded = plain.clone()
     fold_constants(folded)
     (image,) = [value for value in folded.graph.inputs if value.name == PIXELS]
-    analysis = analyse(folded.graph, {image: pixel_axes(card.preprocessing.channel_count)})
+    axes = pixel_axes(card.preprocessing.channel_count)
+    analysis = analyse(folded.graph, {image: axes})
     obstacles = (*_outside(folded, fixed), *analysis.obstacles, *_maps(folded.graph, analysis))
+    cut: TiledPlan | tuple[Obstacle, ...] = obstacles
     if not obstacles:
+        cut = split(folded, axes)
         make_ragged(folded, analysis, image)
     return Plan(
         plain=plain,
         ragged=None if obstacles else folded,
-        tiled=None,
+        tiled=cut if isinstance(cut, TiledPlan) else None,
         geometry=None if obstacles else geometry(analysis),
         ragged_obstacles=obstacles,
-        tiled_obstacles=obstacles,
+        tiled_obstacles=() if isinstance(cut, TiledPlan) else cut,
     )
 
 
