@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -68,36 +67,18 @@ class Classification(BaseModel):
     results: list[Classified]
 
 
-def probabilities(scores: np.ndarray, activation: Literal["softmax", "sigmoid", "none"]) -> np.ndarray:
-    """Turn a classifier's output into probabilities, in float64; any finite scores, however large.
-
-    Args:
-        scores: (K,), float.
-        activation: the card's.
-
-    Returns:
-        (K,), float32. softmax: e^(x−m) / Σ e^(x−m) with m the maximum, so that nothing overflows.
-    """
-    x = scores.astype(np.float64)
-    if activation == "softmax":
-        e = np.exp(x - x.max())
-        x = e / e.sum()
-    elif activation == "sigmoid":
-        x = np.exp(-np.logaddexp(0.0, -x))
-    return x.astype(np.float32)
-
-
 def write_classes(inference: Inference[ClassifyParameters]) -> bytes:
     """Word the answer: each image's classes as JSON."""
-    model, labels = inference.model, inference.model.label_names
+    model, top = inference.model, inference.parameters.top
+    labels = model.label_names
     results = []
     for (height, width), answer in zip(inference.sizes, inference.answers, strict=True):
-        p = probabilities(model.scores(answer), model.card.activation)
-        best = np.argsort(-p, kind="stable")[: inference.parameters.top]
-        predictions = [{"index": int(i), "label": labels[i], "probability": p[i]} for i in best]
+        p, order = model.ranking(answer)
+        # float32 keeps its short decimal form
+        predictions = [{"index": i, "label": labels[i], "probability": p[i]} for i in order[:top].tolist()]
         results.append({"width": width, "height": height, "predictions": predictions})
     document = {"model": model.name, "version": model.version, "results": results}
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # float32 keeps its short decimal form
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 @router.post(

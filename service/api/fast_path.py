@@ -6,10 +6,12 @@ and the same answer (classify.py), and the same mistake is the same error.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -18,13 +20,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.classify import ClassifyParameters, write_classes
 from service.api.images import Upload
 from service.api.inference import Inference, Sizes, decode_and_run, explain, follow
-from service.api.intake import read_body, read_headers
-from service.api.numbers import declared_in, read_and_run
+from service.api.intake import Body, Said, read_body, read_headers
+from service.api.numbers import Form, run_numbers
 from service.api.parameters import read_query
 from service.api.state import State
 from service.codecs.tensors.npy import MAGIC
 from service.errors import InvalidParameter
 from service.runtime.batcher import Answer
+from service.runtime.model import Model
+from service.runtime.tick import Tick
 
 PATH = "/v1/classify"
 
@@ -32,8 +36,17 @@ _FRAMED = frozenset({"application/json", "multipart/form-data"})
 _UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})  # the last one is curl's own
 _NPY = "application/x-npy"
 
+_MAX_ASKED = 256
 _MAX_QUERY = 512
-"""Bytes of a query that is remembered: 256 of them, with what was read of them, take less than a megabyte."""
+"""Queries that are remembered, and their bytes: with what was read of them, less than a megabyte."""
+
+
+class _Asked(NamedTuple):
+    """What a query asks."""
+
+    parameters: ClassifyParameters
+    model: Model
+    form: Form | None
 
 
 class FastPath:
@@ -48,17 +61,29 @@ class FastPath:
         """
         self.app = app
         self._state = state
+        self._settings = state.settings
+        self._known: OrderedDict[bytes, _Asked] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        media_type = _media_type(scope["headers"])
+        said = read_headers(scope["headers"], self._settings)
+        media_type = _media_type(said.content_type)
         if media_type in _FRAMED:
             await self.app(scope, receive, send)
             return
-        inference = await self._infer(scope, receive, media_type)
+        deadline = time.monotonic() + said.limit_s
+        asked = self._ask(scope["query_string"])
+        form = asked.form
+        if form is not None and media_type not in _UNSAID:
+            raise InvalidParameter("shape, dtype: expected beside raw numbers (application/octet-stream) only")
+        if form is not None and form.tick is not None and said.length == form.length:
+            body = await read_body(receive, said, self._settings, whole=False)
+            inference = await _run_at_once(asked, form, form.tick, body, deadline)
+        else:
+            inference = await self._in_turn(asked, media_type, said, Request(scope, receive), deadline)
         content = write_classes(inference)
         headers = [
             (b"content-type", b"application/json"),
@@ -68,59 +93,73 @@ class FastPath:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _infer(self, scope: Scope, receive: Receive, media_type: str) -> Inference[ClassifyParameters]:
-        """Take a request from its headers to the model's outputs.
+    async def _in_turn(
+        self, asked: _Asked, media_type: str, said: Said, request: Request, deadline: float
+    ) -> Inference[ClassifyParameters]:
+        """Take a request through the model's queue, from its headers on.
 
         Raises:
             ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away.
         """
-        state = self._state
-        query = scope["query_string"]
-        parameters = _remembered(query) if len(query) <= _MAX_QUERY else _parameters(query)
-        said = read_headers(scope["headers"], state.settings)
-        deadline = time.monotonic() + said.limit_s
-        declared: tuple[str, str] | None = None
-        if parameters.shape is not None or parameters.dtype is not None:
-            if media_type not in _UNSAID:
-                raise InvalidParameter("shape, dtype: expected beside raw numbers (application/octet-stream) only")
-            declared = declared_in(parameters.shape, parameters.dtype)
-        numbers = declared is not None or media_type == _NPY
-        model = state.repository.find(parameters.model, parameters.version)
+        state, model, form = self._state, asked.model, asked.form
+        numbers = form is not None or media_type == _NPY
         ticket = model.admission.admit(said.limit_s, said.length)
         answered = False
         try:
-            body = await read_body(receive, said, state.settings, whole=not numbers)
+            body = await read_body(request.receive, said, self._settings, whole=not numbers)
             ticket.begin()
             course: Coroutine[Any, Any, tuple[Sizes, Sequence[Answer], float]]
             if numbers or body[:6] == MAGIC:
-                course = read_and_run(state, model, body, ticket, deadline, declared=declared)
+                course = run_numbers(state, model, body, ticket, deadline, form=form)
             else:
-                course = decode_and_run(state, model, Upload([bytes(body)], many=False), ticket, deadline)
-            inference = await follow(Request(scope, receive), Inference(parameters, model), course)
+                upload = Upload([bytes(body)], many=False)
+                course = decode_and_run(state, model, upload, ticket, deadline, request=request)
+            inference = await follow(request, Inference(asked.parameters, model), course)
             answered = True
             return inference
         finally:
             ticket.leave(answered=answered)
 
+    def _ask(self, query: bytes) -> _Asked:
+        """Read a query, or remember it: clients send the same one again and again.
 
-def _media_type(headers: list[tuple[bytes, bytes]]) -> str:
-    for name, value in headers:  # lower case, as ASGI has them
-        if name == b"content-type":
-            return value.decode("latin-1").partition(";")[0].strip().lower()
-    return ""
+        Raises:
+            InvalidParameter, InvalidTensor, InvalidImage (422), ModelNotFound (404), PayloadTooLarge (413), Malformed (400).
+        """
+        known = self._known.get(query)
+        if known is not None:
+            return known
+        parameters = _parameters(query)
+        model = self._state.repository.find(parameters.model, parameters.version)
+        form = None
+        if parameters.shape is not None or parameters.dtype is not None:
+            form = Form.declared(model, parameters.shape, parameters.dtype, self._settings)
+        asked = _Asked(parameters, model, form)
+        if len(query) <= _MAX_QUERY:
+            self._known[query] = asked  # what is loaded does not change
+            if len(self._known) > _MAX_ASKED:
+                self._known.popitem(last=False)
+        return asked
+
+
+async def _run_at_once(
+    asked: _Asked, form: Form, tick: Tick, body: Body, deadline: float
+) -> Inference[ClassifyParameters]:
+    """Run numbers in the next tick: nobody waits for a place in a queue that is empty after each."""
+    inference = Inference(asked.parameters, asked.model, [(form.height, form.width)] * form.count)
+    answers = [tick.submit(image, deadline) for image in form.images(body)]
+    inference.answers = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
+    inference.finished_at = time.monotonic()
+    return inference
+
+
+@lru_cache(256)
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _parameters(query: bytes) -> ClassifyParameters:
-    """Read and check a query.
-
-    Raises:
-        InvalidParameter (422): unknown, out of range, or there twice. Malformed (400): more than 64 of them.
-    """
     try:
         return ClassifyParameters.model_validate(read_query(query))
     except ValidationError as error:
         raise InvalidParameter(explain(error.errors(), ClassifyParameters.model_fields)) from None
-
-
-_remembered = lru_cache(256)(_parameters)
-"""Clients send the same query again and again; nothing changes what was read of it."""

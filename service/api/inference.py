@@ -39,6 +39,8 @@ class ModelParameters(BaseModel):
     )
 
 
+_STAGES = ("decode", "queue", "infer", "encode")
+
 Sizes = Sequence[tuple[int, int]]
 """Height and width of each image, in pixels."""
 
@@ -67,13 +69,12 @@ class Inference(Generic[P]):
 
     def server_timing(self) -> str:
         """The `Server-Timing` header: milliseconds; with several images the longest of each stage."""
-        stages = {
-            "decode": self.decode_s,
-            "queue": max(answer.queue_s for answer in self.answers),
-            "infer": max(answer.run_s for answer in self.answers),
-            "encode": time.monotonic() - self.finished_at,
-        }
-        return ", ".join(f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in stages.items())
+        answers = self.answers
+        encode_s = time.monotonic() - self.finished_at
+        queue_s = answers[0].queue_s if len(answers) == 1 else max(answer.queue_s for answer in answers)
+        run_s = answers[0].run_s if len(answers) == 1 else max(answer.run_s for answer in answers)
+        stages = zip(_STAGES, (self.decode_s, queue_s, run_s, encode_s), strict=True)
+        return ", ".join([f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in stages])
 
 
 async def infer_images(request: Request, state: State, parameters: P) -> Inference[P]:

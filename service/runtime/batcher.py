@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +30,7 @@ RaggedRun = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
 """The same of a canvas and its extents int64 (N,4) (canvas.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came out for one image.
 
     Attributes:

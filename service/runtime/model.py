@@ -20,6 +20,7 @@ from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness, longest_s, measure_shortness
 from service.runtime.network import Network
 from service.runtime.own_input import OwnInput
+from service.runtime.ranking import order, probabilities
 from service.runtime.reading import BrokenModel, read_model
 from service.runtime.session import Provider, Session
 from service.runtime.tick import Tick
@@ -138,12 +139,22 @@ class Model:
             return
         self._short = short
         self._tick = Tick(
-            network.run,
+            lambda pixels: self._ranked(network.run(pixels)),
             name=f"{self.name}/{self.version}",
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
             max_batch=self.geometry.batch,
+            max_waiting=settings.max_queue * settings.max_images,
         )
-        self.own_input.run_at_once(short)
+        self.own_input.run_at_once(short, self._ranked)
+
+    def _ranked(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Add probabilities (N,K) and their order (N,K) to a batch's outputs."""
+        p = probabilities(outputs[self._output], self.card.activation)
+        return [*outputs, p, order(p)]
+
+    def tick_for(self, height: int, width: int) -> Tick | None:
+        """Give what runs pictures of a size on the event loop; None where that would hold it too long."""
+        return self._tick if self._short is not None and height * width <= self._short.max_pixels else None
 
     def start(self) -> None:
         """Start the thread that owns the session."""
@@ -198,8 +209,9 @@ class Model:
         Raises:
             DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
         """
-        if self._tick is not None and self._short is not None and image[..., 0].size <= self._short.max_pixels:
-            return await self._tick.submit(image, deadline)
+        tick = self.tick_for(*image.shape[:2])
+        if tick is not None:
+            return await tick.submit(image, deadline)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self._batcher.submit(image, deadline)
@@ -210,3 +222,10 @@ class Model:
         """The classified output of one image, (K,), as the graph gives it."""
         scores: np.ndarray = answer.outputs[self._output]
         return scores
+
+    def ranking(self, answer: Answer) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of one image, (K,) float32, and the classes from the most probable on, (K,) int64."""
+        if len(answer.outputs) > len(self.network.outputs):  # its batch was ranked together
+            return answer.outputs[-2], answer.outputs[-1]
+        p = probabilities(self.scores(answer), self.card.activation)
+        return p, order(p)

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -77,36 +78,34 @@ class OwnInput:
         self._short: Shortness | None = None
         self._tick: Tick | None = None
 
-    def split(self, tensor: np.ndarray) -> list[np.ndarray]:
-        """Take a tensor apart into images.
+    def axes_of(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int, int]:
+        """Say how many images numbers are, and of what height and width in pixels.
 
         Args:
-            tensor: (C,H,W) or (N,C,H,W), or with the channels last, as `layout` says.
-
-        Returns:
-            The images without their batch axis; views.
+            shape: (C,H,W) or (N,C,H,W), or with the channels last, as `layout` says.
+            dtype: of the numbers.
 
         Raises:
             InvalidTensor: 422; another dtype, rank or number of channels.
         """
-        if tensor.dtype != self.dtype:
+        if dtype != self.dtype:
             raise InvalidTensor(
-                f"dtype: expected {self.dtype} (what model {self._name} takes) or uint8 (pixels), got {tensor.dtype}"
+                f"dtype: expected {self.dtype} (what model {self._name} takes) or uint8 (pixels), got {dtype}"
             )
-        one = f"({self._channels},H,W)" if self.layout == "NCHW" else f"(H,W,{self._channels})"
-        channels = tensor.shape[-3 if self.layout == "NCHW" else -1] if tensor.ndim in {3, 4} else None
-        if channels != self._channels or not tensor.size:
-            many = one.replace("(", "(N,")
-            raise InvalidTensor(f"shape: expected {one} or {many}, none of them 0, got {tensor.shape}")
-        return [tensor] if tensor.ndim == 3 else list(tensor)
+        channels_first = self.layout == "NCHW"
+        channels = shape[-3 if channels_first else -1] if len(shape) in {3, 4} else None
+        if channels != self._channels or 0 in shape:
+            one = f"{self._channels},H,W" if channels_first else f"H,W,{self._channels}"
+            raise InvalidTensor(f"shape: expected ({one}) or (N,{one}), none of them 0, got {shape}")
+        height, width = shape[-2:] if channels_first else shape[-3:-1]
+        return shape[0] if len(shape) == 4 else 1, height, width
 
-    def size_of(self, image: np.ndarray) -> tuple[int, int]:
-        """Height and width of an image, in pixels."""
-        height, width = image.shape[1:] if self.layout == "NCHW" else image.shape[:2]
-        return height, width
-
-    def run_at_once(self, short: Shortness) -> None:
+    def run_at_once(self, short: Shortness, finish: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]) -> None:
         """Make a session for the event loop now: the model was found to be short enough for it.
+
+        Args:
+            short: as found.
+            finish: applied to a run's outputs.
 
         Raises:
             ValueError: ONNX Runtime refuses the graph. ProviderError: it would not run where it must.
@@ -114,27 +113,30 @@ class OwnInput:
         session = self._session(threads=1)
         self._short = short
         self._tick = Tick(
-            lambda pixels: self._run(session, pixels),
+            lambda carried: finish(self._run(session, carried)),
             name=self._name,
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
             max_batch=self.fixed.batch,
+            max_waiting=self._settings.max_queue * self._settings.max_images,
         )
 
-    async def infer(self, image: np.ndarray, deadline: float) -> Answer:
+    def tick_for(self, height: int, width: int) -> Tick | None:
+        """Give what runs images of a size on the event loop; None where that would hold it too long."""
+        return self._tick if self._short is not None and height * width <= self._short.max_pixels else None
+
+    async def infer(self, carried: np.ndarray, deadline: float) -> Answer:
         """Run one image; its outputs are in the order of the pixels' session.
 
         Args:
-            image: one of `split`, of a size that the model accepts.
+            carried: its numbers as they lie in memory, uint8 (H,W,bytes): queues go by height and width only.
             deadline: on the clock of `time.monotonic`.
 
         Raises:
             DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
         """
-        height, width = self.size_of(image)
-        # Queues move bytes of (H,W,anything): numbers of whatever layout go as such, and are themselves again in `_run`.
-        carried = np.ascontiguousarray(image).reshape(-1).view(np.uint8).reshape(height, width, -1)
-        if self._tick is not None and self._short is not None and height * width <= self._short.max_pixels:
-            return await self._tick.submit(carried, deadline)
+        tick = self.tick_for(*carried.shape[:2])
+        if tick is not None:
+            return await tick.submit(carried, deadline)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 if self._batcher is None:
@@ -180,6 +182,8 @@ class OwnInput:
         channels_first = self.layout == "NCHW"
         axes = (self._channels, height, width) if channels_first else (height, width, self._channels)
         x = np.ascontiguousarray(carried).reshape(-1).view(self.dtype).reshape(count, *axes)  # (N,C,H,W) or (N,H,W,C)
+        if not x.flags.aligned:  # a part of a body
+            x = x.copy()
         missing = (self.fixed.batch or 0) - count
         if missing > 0:  # as with pixels: filled up with the last image, and dropped again
             x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.errors import DeadlineExceeded, InternalError
+from service.errors import DeadlineExceeded, InternalError, Overloaded
 from service.runtime.batcher import Answer, Run
 from service.runtime.canvas import Tally
 
@@ -47,6 +47,7 @@ class Tick:
         name: str,
         cost: Callable[[tuple[int, ...]], float],
         max_batch: int | None = None,
+        max_waiting: int | None = None,
         budget_s: float = BUDGET_S,
     ) -> None:
         """Prepare.
@@ -56,6 +57,7 @@ class Tick:
             name: of the model, for the log.
             cost: seconds that one more image of a shape takes in a batch, > 0.
             max_batch: images of a run, where the graph fixes it.
+            max_waiting: images in the queue; None is no limit.
             budget_s: seconds of runs in a tick; an image that takes longer has a tick of its own.
         """
         self.tally = Tally()
@@ -63,6 +65,7 @@ class Tick:
         self._name = name
         self._cost = cost
         self._max_batch = max_batch
+        self._max_waiting = max_waiting
         self._budget_s = budget_s
         self._waiting: list[_Entry] = []  # in the order of their coming
 
@@ -76,10 +79,17 @@ class Tick:
         Returns:
             The answer to come. It raises DeadlineExceeded (504) if the deadline passed first, InternalError (500) if the run
             failed for this image, also alone.
+
+        Raises:
+            Overloaded: 429; the queue is full.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._tick)
+        elif self._max_waiting is not None and len(self._waiting) >= self._max_waiting:
+            raise Overloaded(
+                f"expected a place among {self._max_waiting} images that wait, there is none", retry_after_s=1
+            )
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(_Entry(image, deadline, future, time.monotonic()))
         return future

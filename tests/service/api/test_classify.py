@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.classify import probabilities
+from service.runtime.ranking import probabilities
 from service.runtime.session import Session
 from tests.claims import assert_error, relative_error
 from tests.conftest import MakeClient
