@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import Request
@@ -16,8 +16,10 @@ from starlette.requests import ClientDisconnect
 from service.api.body import check_headers, read_body, time_limit_s
 from service.api.images import Upload, carries_parameters, parse_upload
 from service.api.state import State
-from service.codecs.images import decode
-from service.errors import DeadlineExceeded, InvalidParameter, ServiceError
+from service.codecs.header import Channels
+from service.codecs.images import decode, read_header
+from service.codecs.rows import Rows, open_rows
+from service.errors import DeadlineExceeded, InvalidParameter, PayloadTooLarge, ServiceError
 from service.runtime.admission import Ticket
 from service.runtime.batcher import Answer
 from service.runtime.model import Model
@@ -101,7 +103,7 @@ async def infer_images(request: Request, state: State, parameters: P) -> Inferen
             ticket = model.admission.admit(limit_s, len(body))
         assert ticket is not None  # one of the two places has set it with the model
         ticket.begin()
-        course = decode_and_run(state, model, upload, ticket, deadline)
+        course = decode_and_run(state, model, upload, ticket, deadline, request=request)
         inference = await follow(request, Inference(parameters, model), course)
         answered = True
         return inference
@@ -159,34 +161,67 @@ def explain(errors: Sequence[Any], known: Iterable[str]) -> str:
 
 
 async def decode_and_run(
-    state: State, model: Model, upload: Upload, ticket: Ticket, deadline: float
+    state: State, model: Model, upload: Upload, ticket: Ticket, deadline: float, *, request: Request
 ) -> tuple[Sizes, Sequence[Answer], float]:
     """Take encoded images to the model's outputs. Returns their sizes, their answers, and seconds of decoding.
 
+    Images too large for one canvas have a queue of their own, and come last; their rows are decoded as they are run.
+
     Raises:
-        ServiceError: any of the tree in errors.py.
+        ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away while tiles were run.
     """
+    places = range(len(upload.images))
     started = time.monotonic()
-    pixels = await run_each([_decode(state, model, upload, place, deadline) for place in range(len(upload.images))])
+    opened = await run_each([_named(upload, place, _open(state, model, upload, place, deadline)) for place in places])
     decode_s = time.monotonic() - started
-    sizes = [(image.shape[0], image.shape[1]) for image in pixels]
-    ticket.weigh(sum(height * width for height, width in sizes), len(sizes))
-    return sizes, await run_each([model.infer(image, deadline) for image in pixels]), decode_s
+    sizes = [_size(each) for each in opened]
+    whole = {place: each for place, each in enumerate(opened) if isinstance(each, np.ndarray)}
+    ticket.weigh(sum(sizes[place][0] * sizes[place][1] for place in whole), len(whole))
+    answers = dict(zip(whole, await run_each([model.infer(image, deadline) for image in whole.values()]), strict=True))
+    large = {place: each for place, each in enumerate(opened) if isinstance(each, Rows)}
+    if large and model.tiles is not None:
+        ticket.move(model.tiles.admission, answered=bool(whole))
+        ticket.weigh(sum(model.tiles.work(rows) for rows in large.values()), len(large))
+        courses = run_each([_named(upload, place, model.infer_tiles(rows, deadline)) for place, rows in large.items()])
+        answers.update(zip(large, await _while_connected(request, courses), strict=True))
+    return sizes, [answers[place] for place in places], decode_s
 
 
-async def _decode(state: State, model: Model, upload: Upload, place: int, deadline: float) -> np.ndarray:
-    channels: Literal["RGB", "L"] = "L" if model.card.preprocessing.channels == "L" else "RGB"
-    loop = asyncio.get_running_loop()
+def _size(opened: np.ndarray | Rows) -> tuple[int, int]:
+    return (opened.header.height, opened.header.width) if isinstance(opened, Rows) else opened.shape[:2]
 
-    def work() -> np.ndarray:
+
+async def _open(state: State, model: Model, upload: Upload, place: int, deadline: float) -> np.ndarray | Rows:
+    """Decode an image in a thread; of one that is to be tiled, only begin."""
+    channels: Channels = "L" if model.card.preprocessing.channels == "L" else "RGB"
+    data, settings = upload.images[place], state.settings
+
+    def work() -> np.ndarray | Rows:
         if time.monotonic() > deadline:  # it waited for a thread too long: do not begin
             raise DeadlineExceeded("the time limit passed before the image was decoded")
-        image = decode(upload.images[place], channels=channels, max_pixels=state.settings.max_pixels)  # (H,W,C)
+        header = read_header(data)
+        if model.tiles is not None and model.tiles.takes(header.height, header.width):
+            model.check_size(header.height, header.width)
+            model.tiles.cut(header)
+            return open_rows(
+                data, channels=channels, max_pixels=settings.max_pixels, max_tiled_pixels=settings.max_tiled_pixels
+            )
+        if header.height * header.width > settings.max_pixels and model.tiled_reasons:
+            raise PayloadTooLarge(
+                f"expected at most {settings.max_pixels} pixels, the image has {header.width}x{header.height},"
+                f" and model {model.name} takes none in tiles: {model.tiled_reasons[0]}"
+            )
+        image = decode(data, channels=channels, max_pixels=settings.max_pixels)  # (H,W,C)
         model.check_size(image.shape[0], image.shape[1])
         return image
 
+    return await asyncio.get_running_loop().run_in_executor(state.decoders, work)
+
+
+async def _named(upload: Upload, place: int, course: Coroutine[Any, Any, T]) -> T:
+    """Have an error say which image it is of, where there may be several."""
     try:
-        return await loop.run_in_executor(state.decoders, work)
+        return await course
     except ServiceError as error:
         if upload.many:
             error.message = f"images[{place}]: {error.message}"

@@ -66,6 +66,19 @@ class Ticket:
         """Say how much work it is, once that is known; until then it counts as the mean."""
         self._admission._weigh(self, pixels + images * WORK_PER_IMAGE)
 
+    def move(self, to: Admission, *, answered: bool) -> None:
+        """Go over to another queue, once the body is here; `answered` says that a part of the work was done in this one.
+
+        Raises:
+            Overloaded: 429; there is no place in the other. This one is kept.
+        """
+        to.refuse(self.timeout_s)
+        self._admission._leave(self, answered=answered)
+        self._admission = to
+        self.work, self.begun = None, False
+        to.waiting += 1
+        to._begin(self)
+
     def leave(self, *, answered: bool) -> None:
         """Give the place back; `answered` says that the work was done, so that it counts for the rate."""
         self._admission._leave(self, answered=answered)

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from graphs.anysize.compile import compile_plan
 from graphs.anysize.plan import Plan, TrunkGeometry
-from graphs.front import Geometry, attach_front
+from graphs.front import Geometry
+from service.codecs.rows import Rows
 from service.errors import DeadlineExceeded, InvalidImage
 from service.runtime.admission import WORK_PER_IMAGE, Admission
 from service.runtime.batcher import Answer, Batcher
@@ -24,6 +27,8 @@ from service.runtime.ranking import order, probabilities
 from service.runtime.reading import BrokenModel, read_model
 from service.runtime.session import Provider, Session
 from service.runtime.tick import Tick
+from service.runtime.tile_graphs import load_tile_graphs
+from service.runtime.tiles import Limits, Tiles
 from service.runtime.warmup import first_runs, measure
 from service.settings import Settings
 
@@ -54,6 +59,7 @@ class Model:
         network: what runs it.
         own_input: for numbers as the file takes them.
         admission: its queue in numbers.
+        tiles: the queue of images that are too large for one canvas; None where it cannot tile.
     """
 
     def __init__(self, name: str, version: str, path: Path, settings: Settings, provider: Provider) -> None:
@@ -67,8 +73,7 @@ class Model:
         graph, self.card = read_model(path)
         try:
             self.own_input = OwnInput(path, graph, self.card, settings, provider, name=f"{name}/{version}")
-            attach_front(graph, self.card)
-            plan = Plan(graph, None, None, None, (), ())
+            plan = compile_plan(graph, self.card)
             self.network = Network(plan, settings, provider)
             self._output = self._find_output()
         except ValueError as error:  # FrontError is one
@@ -85,6 +90,7 @@ class Model:
         self._tick: Tick | None = None
         if provider == "cpu" and self._warm_s < _LOOK_BELOW * longest_s():
             self._run_on_loop(plan, settings)
+        self.tiles = self._tile_queue(plan, settings, provider, rate)
         self.tiled = plan.tiled is not None
         self.tiled_reasons = tuple(str(obstacle) for obstacle in plan.tiled_obstacles)
 
@@ -128,6 +134,17 @@ class Model:
             max_waiting=settings.max_queue * settings.max_images,  # admission lets no more in
         )
 
+    def _tile_queue(self, plan: Plan, settings: Settings, provider: Provider, rate: float) -> Tiles | None:
+        if plan.tiled is None or plan.geometry is None:
+            return None
+        return Tiles(
+            partial(load_tile_graphs, plan.tiled, settings, provider),
+            plan.geometry,
+            Limits(settings.max_canvas_pixels, settings.max_batch_pixels, settings.max_pixels),
+            name=f"{self.name}/{self.version}",
+            admission=Admission(rate, max_waiting=settings.max_queue),
+        )
+
     def _run_on_loop(self, plan: Plan, settings: Settings) -> None:
         """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of its own.
 
@@ -157,18 +174,22 @@ class Model:
         return self._tick if self._short is not None and height * width <= self._short.max_pixels else None
 
     def start(self) -> None:
-        """Start the thread that owns the session."""
+        """Start the threads that own the sessions."""
         self._batcher.start()
+        if self.tiles is not None:
+            self.tiles.start()
 
     def stop(self) -> None:
-        """Finish what is queued, then end the thread; blocks."""
+        """Finish what is queued, then end the threads; blocks."""
+        if self.tiles is not None:
+            self.tiles.stop()
         self._batcher.stop()
         self.own_input.stop()
 
     @property
     def alive(self) -> bool:
-        """Whether the owner thread is there to answer."""
-        return self._batcher.alive
+        """Whether the owner threads are there to answer."""
+        return self._batcher.alive and (self.tiles is None or self.tiles.alive)
 
     @property
     def session(self) -> Session:
@@ -215,6 +236,23 @@ class Model:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self._batcher.submit(image, deadline)
+        except TimeoutError:
+            raise DeadlineExceeded("the time limit passed before the answer was there") from None
+
+    async def infer_tiles(self, rows: Rows, deadline: float) -> Answer:
+        """Run one image tile by tile, where there are `tiles`; its outputs are those of `infer`.
+
+        Args:
+            rows: of an image of a size that `check_size` accepts; C as the card's channels.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            PayloadTooLarge: 413. InvalidImage: 422. DeadlineExceeded: 504. InternalError: 500.
+        """
+        assert self.tiles is not None  # the caller has asked
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self.tiles.submit(rows, deadline)
         except TimeoutError:
             raise DeadlineExceeded("the time limit passed before the answer was there") from None
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from graphs.anysize.plan import TrunkGeometry
 from graphs.anysize.states import Merger
+from service.codecs.header import ImageHeader
 from service.codecs.rows import Rows
 from service.errors import DeadlineExceeded, InternalError, PayloadTooLarge, ServiceError
 from service.runtime.admission import Admission
@@ -133,20 +134,24 @@ class Tiles:
         """Whether an image is so large that it is to be cut."""
         return height * width > self._limits.canvas_pixels
 
-    def cut(self, height: int, width: int, orientation: int) -> Grid:
-        """Cut an image, pixels as displayed.
+    def work(self, rows: Rows) -> int:
+        """Count the pixels of an image that is to be cut, for the admission: those of its halos too."""
+        return self.cut(rows.header).canvas_pixels
+
+    def cut(self, header: ImageHeader) -> Grid:
+        """Cut an image.
 
         Raises:
             PayloadTooLarge: 413; not even the smallest tiles keep to the limits.
         """
         try:
             return cut(
-                height,
-                width,
+                header.height,
+                header.width,
                 self._geometry,
                 max_canvas=self._limits.canvas_pixels,
                 max_strip=self._limits.strip_pixels,
-                stored_as_columns=orientation >= 5,
+                stored_as_columns=header.orientation >= 5,
             )
         except TooLarge as error:
             raise PayloadTooLarge(str(error)) from error
@@ -162,7 +167,7 @@ class Tiles:
             PayloadTooLarge: 413; it cannot be cut. InvalidImage: 422; its rows are damaged.
             DeadlineExceeded: 504; the deadline passed, or would by far. InternalError: 500.
         """
-        grid = self.cut(rows.header.height, rows.header.width, rows.header.orientation)
+        grid = self.cut(rows.header)
         course = _Course(rows, grid, deadline, asyncio.get_running_loop().create_future(), self._clock())
         self._arrivals.put(course)
         return await course.future
