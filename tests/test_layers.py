@@ -67,9 +67,9 @@ LAYERS = {
         ["__main__"],
     ],
     "service.runtime": [
-        ["session", "line", "canvas", "costs", "reading", "grid", "strips"],
+        ["session", "line", "canvas", "costs", "reading", "grid", "strips", "ranking"],
         ["admission", "grouping", "network", "pooling", "tile_batches", "tile_graphs"],
-        ["batcher", "warmup", "handover"],
+        ["batcher", "stopwatch", "warmup", "handover"],
         ["tick", "tiles"],
         ["own_input"],
         ["model"],
