@@ -34,10 +34,29 @@ class StateCollector(Collector):
             refused.add_metric([name], admission.refused)
         yield waiting
         yield refused
+        yield from self._runs()
         sessions = self._state.pooler.sessions
         yield GaugeMetricFamily("poolserve_pooling_sessions", "Compiled pooling graphs kept.", len(sessions))
         yield CounterMetricFamily("poolserve_pooling_session_hits", "Graphs that were there.", sessions.hits)
         yield CounterMetricFamily("poolserve_pooling_session_misses", "Graphs that were built.", sessions.misses)
+
+    def _runs(self) -> Iterator[Metric]:
+        batches = CounterMetricFamily(
+            "poolserve_batches", "Runs of models: of one size, or on a canvas.", labels=["model", "kind"]
+        )
+        pixels = CounterMetricFamily(
+            "poolserve_canvas_pixels",
+            "Pixels that were run: of images, or wasted beside them.",
+            labels=["model", "use"],
+        )
+        for name, model in self._state.repository.models.items():
+            tally = model.tally
+            batches.add_metric([name, "plain"], tally.plain)
+            batches.add_metric([name, "ragged"], tally.ragged)
+            pixels.add_metric([name, "used"], tally.pixels_used)
+            pixels.add_metric([name, "wasted"], tally.pixels_wasted)
+        yield batches
+        yield pixels
 
 
 @router.get(
@@ -47,7 +66,7 @@ class StateCollector(Collector):
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
 )
 async def metrics(state: Annotated[State, Depends(get_state)]) -> Response:
-    """Queues (by model, and `pool`), refusals, and the cache of pooling graphs, of this process."""
+    """Queues (by model, and `pool`), refusals, batches and their pixels, and the cache of pooling graphs, of this process."""
     registry = CollectorRegistry()
     registry.register(StateCollector(state))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -30,7 +30,23 @@ class ModelPage(BaseModel):
     fixed_size: tuple[int | None, int | None] | None = Field(
         None, description="Width and height that the graph fixes; null where any will do."
     )
-    batching: Literal["same-size", "one"] | None = Field(None, description="Which images share a run.")
+    total_stride: tuple[int, int] | None = Field(
+        None,
+        description="Pixels from one feature to the next, across and down; null where the graph could not be followed.",
+    )
+    receptive_field: tuple[int, int] | None = Field(
+        None, description="Width and height in pixels of what one feature sees."
+    )
+    batching: Literal["ragged", "same-size", "one"] | None = Field(
+        None,
+        description="Which images share a run: of any sizes (on one canvas, exactly), of the same size only, or none. "
+        "`ragged` is used where it was measured at start to pay.",
+    )
+    batching_reasons: list[str] = Field([], description="Why it is not `ragged`; names the graph's nodes.")
+    tiling: bool | None = Field(
+        None, description="Whether an image too large for one canvas is cut into tiles, with the same answer."
+    )
+    tiling_reasons: list[str] = Field([], description="Why it is not; names the graph's nodes.")
     waiting: int | None = Field(None, description="Requests admitted and not answered yet.")
     card: ModelCard | None = None
 
@@ -51,7 +67,8 @@ Nothing = Annotated[NoParameters, Query()]
 
 
 def _page(model: Model) -> ModelPage:
-    geometry = model.geometry
+    geometry, trunk = model.geometry, model.trunk
+    same: Literal["one", "same-size"] = "one" if geometry.batch == 1 else "same-size"
     return ModelPage(
         name=model.name,
         version=model.version,
@@ -59,9 +76,14 @@ def _page(model: Model) -> ModelPage:
         provider=model.session.provider,
         device=model.session.device,
         classes=model.classes,
-        minimum_size=(model.card.min_width, model.card.min_height),
+        minimum_size=(model.min_width, model.min_height),
         fixed_size=(geometry.width, geometry.height) if geometry.width or geometry.height else None,
-        batching="one" if geometry.batch == 1 else "same-size",
+        total_stride=trunk.stride[::-1] if trunk else None,
+        receptive_field=trunk.receptive_field[::-1] if trunk else None,
+        batching="ragged" if model.ragged else same,
+        batching_reasons=list(model.ragged_reasons),
+        tiling=model.tiled,
+        tiling_reasons=list(model.tiled_reasons),
         waiting=model.admission.waiting,
         card=model.card,
     )

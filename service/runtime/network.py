@@ -21,6 +21,7 @@ class Network:
         channels: of the pixels, 1 or 3.
         session: of the plain graph.
         outputs: names of its outputs, in order.
+        ragged_bytes: size of the masked graph; 0 where there is no session of it.
     """
 
     def __init__(self, plan: Plan, settings: Settings, provider: Provider) -> None:
@@ -32,12 +33,12 @@ class Network:
         """
         self._settings, self._provider = settings, provider
         self.fixed, self.channels = _pixels_of(plan.plain)
-        self.session = self._build(plan.plain)
+        self.session = self._build(_serialised(plan.plain))
         self.outputs: Sequence[str] = self.session.outputs
         self._ragged: Session | None = None
+        self.ragged_bytes = 0
 
-    def _build(self, graph: ir.Model) -> Session:
-        data = ir.to_proto(graph).SerializeToString()
+    def _build(self, data: bytes) -> Session:
         settings = self._settings
         return Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
 
@@ -51,11 +52,14 @@ class Network:
             ValueError: ONNX Runtime refuses the graph.
             ProviderError: it would not run where it must.
         """
-        self._ragged = self._build(graph)
+        data = _serialised(graph)
+        self._ragged = self._build(data)
+        self.ragged_bytes = len(data)
 
     def drop_ragged(self) -> None:
         """Give its memory back; where it was measured to be of no use."""
         self._ragged = None
+        self.ragged_bytes = 0
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run images of one size.
@@ -89,6 +93,11 @@ class Network:
     def _is_huge(self, pixels: np.ndarray) -> bool:
         n, h, w, _ = pixels.shape
         return bool(n * h * w > self._settings.max_batch_pixels)
+
+
+def _serialised(graph: ir.Model) -> bytes:
+    data: bytes = ir.to_proto(graph).SerializeToString()
+    return data
 
 
 def _pixels_of(graph: ir.Model) -> tuple[Geometry, int]:

@@ -6,6 +6,8 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from tests.pictures import encode
+
 
 def read(client: TestClient) -> dict[tuple[str, str], float]:
     response = client.get("/metrics")
@@ -38,3 +40,26 @@ def test_every_queue_is_there(client: TestClient) -> None:
     for queue in ("colour", "grey", "pool"):
         assert seen["poolserve_waiting_requests", queue] == 0
         assert seen["poolserve_refused_requests_total", queue] == 0
+
+
+def test_batches_and_their_pixels_are_counted(client: TestClient, rng: np.random.Generator) -> None:
+    def counted() -> dict[tuple[str, str], float]:
+        return {
+            (sample.name, sample.labels.get("kind", "") + sample.labels.get("use", "")): sample.value
+            for family in text_string_to_metric_families(client.get("/metrics").text)
+            for sample in family.samples
+            if sample.labels.get("model") == "colour"
+        }
+
+    assert counted() == {
+        ("poolserve_batches_total", "plain"): 0,
+        ("poolserve_batches_total", "ragged"): 0,
+        ("poolserve_canvas_pixels_total", "used"): 0,
+        ("poolserve_canvas_pixels_total", "wasted"): 0,
+    }
+    height, width = (int(side) for side in rng.integers(8, 40, 2))
+    picture = encode(rng.integers(0, 256, (height, width, 3), np.uint8), "PNG")
+    assert client.post("/v1/classify?model=colour", content=picture).status_code == 200
+    after = counted()
+    assert after["poolserve_batches_total", "plain"] == 1  # a lone image needs no canvas on the CPU
+    assert after["poolserve_canvas_pixels_total", "used"] == height * width
