@@ -64,6 +64,8 @@ class ModelCard(_Strict):
     """Name of the output (N,K) that is classified; may be left out: `logits` if there is one, else the first."""
     embedding: str | None = None
     """Name of the output (N,D) before the classifier, if the graph gives it."""
+    features: str | None = None
+    """Name of the value (N,C,h,w) that is pooled; may be left out: graphs/anysize/features.py has the rule that finds it."""
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     """From output to probability: softmax (one label), sigmoid (any number of labels), none (it is one already)."""
     min_height: Annotated[int, Field(ge=1)] = 1
