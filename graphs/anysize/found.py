@@ -18,7 +18,16 @@ LAYOUT = {"Identity", "Cast", "Transpose", "Reshape", "Flatten", "Unsqueeze", "S
 
 
 class Stop(Exception):  # no error: it carries a reason to the obstacle
-    """Why the walk cannot go on behind a node."""
+    """Why the walk cannot go on behind a node.
+
+    Args:
+        reason: a sentence about `node`.
+        node: the one to name; None is the node that the walk is at.
+    """
+
+    def __init__(self, reason: str, node: ir.Node | None = None) -> None:
+        super().__init__(reason)
+        self.node = node
 
 
 @dataclass(frozen=True)
@@ -108,14 +117,13 @@ class Found:
         return found
 
     def reentry(self, node: ir.Node) -> Stop:
-        """Say which reduction goes back into space at a node."""
+        """Say which reduction goes back into space at a node, and where."""
         sources = [origin for value in node.inputs if value is not None for origin in self.origins(value)]
-        nodes = [node.name for node in (source.producer() for source in sources) if node is not None]
+        first = sources[0].producer() if sources else None
         return Stop(
-            f"the result of {nodes[0]!r}, a reduction over the whole image, goes back into the feature map here; a tile "
-            "does not know it"
-            if nodes
-            else "a reduction over the whole image goes back into the feature map here; a tile does not know it"
+            "its result, which needs the whole image, goes back into the feature map at "
+            f"{node.op_type} {node.name!r}; a tile does not know it",
+            first,
         )
 
     def mean_of(self, form: Shifted, value: ir.Value | None) -> ir.Value | None:

@@ -58,7 +58,7 @@ class _Walk:
             try:
                 form = self.form(node, forms)
             except Stop as stop:
-                self.block(node, str(stop))
+                self.block(stop.node or node, str(stop))
         for output in node.outputs:
             self.forms[output] = form
 

@@ -57,20 +57,14 @@ class Tiled:
         self.trunk, self.head = session(plan.tiled.trunk), session(plan.tiled.head)
 
     def states(self, image: np.ndarray, tile: Tile, garbage: np.random.Generator) -> dict[str, np.ndarray]:
-        """Run the trunk on one tile, on a canvas that is a little larger and holds garbage where the image has nothing."""
-        (y, x), (bottom, right) = tile.origin, tile.end
-        more = garbage.integers(0, 7, 2)
-        canvas = garbage.integers(
-            0, 256, (1, bottom - y + more[0], right - x + more[1], image.shape[2]), dtype=np.uint8
-        )
+        """Run the trunk on one tile; where it reaches the image's end, the canvas goes on and holds garbage."""
+        (height, width), (y, x), (bottom, right) = image.shape[:2], tile.origin, tile.end
+        least = (self.geometry.min_height, self.geometry.min_width)
+        rows = bottom - y if bottom < height else max(least[0], bottom - y + int(garbage.integers(0, 7)))
+        columns = right - x if right < width else max(least[1], right - x + int(garbage.integers(0, 7)))
+        canvas = garbage.integers(0, 256, (1, rows, columns, image.shape[2]), dtype=np.uint8)
         canvas[0, : bottom - y, : right - x] = image[y:bottom, x:right]
-        extents = np.array([[y, x, *image.shape[:2]]], np.int64)
-        if (
-            bottom < image.shape[0] or right < image.shape[1]
-        ):  # pixels of the image that are not the tile's are no padding
-            canvas = canvas[
-                :, : bottom - y if bottom < image.shape[0] else None, : right - x if right < image.shape[1] else None
-            ]
+        extents = np.array([[y, x, height, width]], np.int64)
         feeds = {PIXELS: canvas, EXTENTS: extents, OWNED: np.array([tile.owned], np.int64)}
         outputs = self.trunk.run(None, feeds)
         return dict(zip([output.name for output in self.trunk.get_outputs()], outputs, strict=True))
