@@ -27,6 +27,9 @@ from service.errors import (
 router = APIRouter(tags=["images"])
 
 
+NUMBERS_ONLY = "shape, dtype: expected beside raw numbers (application/octet-stream) only"
+
+
 class ClassifyParameters(ModelParameters):
     """Parameters of /v1/classify; in the query, in JSON, or as form fields."""
 
@@ -104,11 +107,15 @@ async def classify(
 ) -> Response:
     """Send one image as the body, several as `multipart/form-data`, or base64 in JSON; each comes back with its classes.
 
+    Or numbers: what the network itself takes, (C,H,W) or (N,C,H,W) in its own dtype, with nothing done to them; or uint8 pixels,
+    (H,W,C) or (N,H,W,C), which go as decoded pictures do. As `application/octet-stream`, little-endian, with `shape` and `dtype`,
+    or as a .npy file (`application/x-npy`).
+
     JPEG, PNG, WebP, GIF (first frame), BMP, TIFF of any size, never resized. `X-Request-Timeout` says how many seconds you will
     wait: a request that cannot be answered by then is refused at once with 429 and a `Retry-After` that holds.
     """
-    if parameters.shape is not None or parameters.dtype is not None:
-        raise InvalidParameter("shape, dtype: expected beside raw numbers (application/octet-stream) only")
     inference = await infer_images(request, state, parameters)
+    if inference.parameters.shape is not None or inference.parameters.dtype is not None:
+        raise InvalidParameter(NUMBERS_ONLY)
     headers = {"Server-Timing": inference.server_timing()}
     return Response(write_classes(inference), media_type="application/json", headers=headers)

@@ -54,10 +54,11 @@ _DIGIT = (
 
 IMAGE_BODY: dict[str, Any] = {
     "required": True,
-    "description": "The content decides what an image is; its Content-Type only helps.",
+    "description": "The content decides what an image is; its Content-Type only helps. With `shape` and `dtype` it is raw numbers.",
     "content": {
         **{f"image/{kind}": _BINARY for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff")},
         "application/octet-stream": _BINARY,
+        "application/x-npy": _BINARY,
         "multipart/form-data": {
             "schema": {
                 "type": "object",

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.classify import ClassifyParameters, write_classes
+from service.api.classify import NUMBERS_ONLY, ClassifyParameters, write_classes
 from service.api.images import Upload
 from service.api.inference import Inference, Sizes, decode_and_run, explain, follow
 from service.api.intake import Body, Said, read_body, read_headers
@@ -78,7 +78,7 @@ class FastPath:
         asked = self._ask(scope["query_string"])
         form = asked.form
         if form is not None and media_type not in _UNSAID:
-            raise InvalidParameter("shape, dtype: expected beside raw numbers (application/octet-stream) only")
+            raise InvalidParameter(NUMBERS_ONLY)
         if form is not None and form.tick is not None and said.length == form.length:
             body = await read_body(receive, said, self._settings, whole=False)
             inference = await _run_at_once(asked, form, form.tick, body, deadline)
