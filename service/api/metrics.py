@@ -28,13 +28,16 @@ class StateCollector(Collector):
             "poolserve_waiting_requests", "Admitted requests not answered yet.", labels=["queue"]
         )
         refused = CounterMetricFamily("poolserve_refused_requests", "Requests answered 429.", labels=["queue"])
-        queues = {name: model.admission for name, model in self._state.repository.models.items()}
+        models = self._state.repository.models
+        queues = {name: model.admission for name, model in models.items()}
+        queues |= {f"{name}/tiles": model.tiles.admission for name, model in models.items() if model.tiles is not None}
         for name, admission in {**queues, "pool": self._state.pool_admission}.items():
             waiting.add_metric([name], admission.waiting)
             refused.add_metric([name], admission.refused)
         yield waiting
         yield refused
         yield from self._runs()
+        yield from self._tiles()
         sessions = self._state.pooler.sessions
         yield GaugeMetricFamily("poolserve_pooling_sessions", "Compiled pooling graphs kept.", len(sessions))
         yield CounterMetricFamily("poolserve_pooling_session_hits", "Graphs that were there.", sessions.hits)
@@ -57,6 +60,18 @@ class StateCollector(Collector):
             pixels.add_metric([name, "wasted"], tally.pixels_wasted)
         yield batches
         yield pixels
+
+    def _tiles(self) -> Iterator[Metric]:
+        done = CounterMetricFamily("poolserve_tiles", "Tiles that have run.", labels=["model"])
+        waiting = GaugeMetricFamily(
+            "poolserve_waiting_tiles", "Tiles of admitted images, still to run.", labels=["model"]
+        )
+        for name, model in self._state.repository.models.items():
+            if model.tiles is not None:
+                done.add_metric([name], model.tiles.done)
+                waiting.add_metric([name], model.tiles.waiting)
+        yield done
+        yield waiting
 
 
 @router.get(
