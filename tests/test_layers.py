@@ -67,9 +67,10 @@ LAYERS = {
         ["__main__"],
     ],
     "service.runtime": [
-        ["session", "line", "canvas", "costs", "reading", "grid", "strips", "ranking"],
-        ["admission", "grouping", "network", "pooling", "tile_batches", "tile_graphs"],
-        ["batcher", "stopwatch", "warmup", "handover"],
+        ["session", "line", "canvas", "choice", "costs", "reading", "grid", "strips", "ranking"],
+        ["admission", "partition", "shapes", "network", "pooling", "tile_batches", "tile_graphs"],
+        ["grouping", "stopwatch", "handover"],
+        ["batcher", "statistics", "warmup"],
         ["tick", "tiles"],
         ["own_input"],
         ["model"],

@@ -19,7 +19,8 @@ import numpy as np
 
 from service.errors import DeadlineExceeded, InternalError, Overloaded, ServiceError
 from service.runtime.canvas import Easel, Tally
-from service.runtime.grouping import WINDOW, Choice, Grouping
+from service.runtime.choice import Choice
+from service.runtime.grouping import WINDOW, Grouping
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Batcher:
         self._max_waiting = max_waiting
         self._easel = Easel()
         self._pending: list[Entry] = []  # the owner thread's
+        self._planned = 0  # images that are taken out of it and have not begun
         self._arrivals: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._own, name=f"session-{name}", daemon=True)
 
@@ -122,7 +124,7 @@ class Batcher:
             InternalError: 500; the run failed for this image, also alone.
         """
         if self._max_waiting is not None:
-            waiting = self._arrivals.qsize() + len(self._pending)
+            waiting = self._arrivals.qsize() + len(self._pending) + self._planned
             if waiting >= self._max_waiting:
                 raise Overloaded(
                     f"expected a place among {self._max_waiting} images that wait, there is none", retry_after_s=1
@@ -141,8 +143,8 @@ class Batcher:
                 open_ = self._arrive(self._arrivals.get())
             self._drop()
             if pending:
-                choice = self._choose()
-                self._answer(self._take(choice), choice)
+                for batch, choice in self._plan():
+                    self._run_batch(batch, choice)
 
     def _arrive(self, entry: Entry | None) -> bool:
         if entry is None:
@@ -152,34 +154,39 @@ class Batcher:
 
     def _drop(self) -> None:
         """Take out who has left and who is too late, of those who may run next: to look at all would cost a crowd too much."""
-        now = time.monotonic()
         kept: list[Entry] = []
         seen = 0
         for entry in self._pending:
             if len(kept) == WINDOW:
                 break
             seen += 1
-            if entry.future.done():  # its client went away
-                continue
-            if entry.deadline <= now:
-                _settle([(entry, DeadlineExceeded("the time limit passed while the image was queued"))])
-                continue
-            kept.append(entry)
+            if _is_here(entry):
+                kept.append(entry)
         self._pending[:seen] = kept
 
-    def _choose(self) -> Choice:
+    def _plan(self) -> list[tuple[list[Entry], Choice]]:
+        """Take the next batches out of the queue."""
+        window = self._pending[:WINDOW]
         try:
-            return self._grouping.choose([entry.size for entry in self._pending[:WINDOW]])
+            choices = self._grouping.plan([entry.size for entry in window])
         except Exception:  # a fault in choosing must not end the thread that everybody waits for
             log.exception("model %s: no batch could be chosen, the oldest image goes alone", self._name)
-            return Choice([0], (1, *self._pending[0].size), ragged=False)
+            choices = [Choice([0], (1, *window[0].size), ragged=False)]
+        chosen = {member for choice in choices for member in choice.members}
+        self._pending[: len(window)] = [entry for place, entry in enumerate(window) if place not in chosen]
+        self._planned = len(chosen)
+        return [([window[member] for member in choice.members], choice) for choice in choices]
 
-    def _take(self, choice: Choice) -> list[Entry]:
-        """Take a batch out of the queue."""
-        batch = [self._pending[place] for place in choice.members]
-        for place in reversed(choice.members):
-            del self._pending[place]
-        return batch
+    def _run_batch(self, batch: list[Entry], choice: Choice) -> None:
+        """Run who is still there."""
+        self._planned -= len(batch)
+        here = [entry for entry in batch if _is_here(entry)]
+        if len(here) < len(batch) and not self._grouping.keeps_shapes:  # else places stay empty
+            ragged = choice.ragged and len(here) > 1
+            size = choice.shape[1:] if ragged or not here else here[0].size
+            choice = Choice(range(len(here)), (len(here), *size), ragged)
+        if here:
+            self._answer(here, choice)
 
     def _answer(self, batch: list[Entry], choice: Choice) -> None:
         started = time.monotonic()
@@ -225,6 +232,16 @@ class Batcher:
         else:
             tally.plain += 1
         return outputs
+
+
+def _is_here(entry: Entry) -> bool:
+    """Say whether an image is still to be run: its client waits, and its time has not passed. Tells the client if it has."""
+    if entry.future.done():
+        return False
+    if entry.deadline <= time.monotonic():
+        _settle([(entry, DeadlineExceeded("the time limit passed while the image was queued"))])
+        return False
+    return True
 
 
 def _settle(results: list[tuple[Entry, Answer | ServiceError]]) -> None:

@@ -14,8 +14,9 @@ import pytest
 from service.errors import DeadlineExceeded, InternalError, Overloaded
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
+from service.runtime.choice import Choice
 from service.runtime.costs import BatchCost, Costs, Curve
-from service.runtime.grouping import WINDOW, Choice, Grouping
+from service.runtime.grouping import WINDOW, Grouping
 
 LATER = 1e9  # a deadline that never comes
 
@@ -219,6 +220,45 @@ def test_of_a_long_queue_nobody_runs_who_has_left_or_is_late() -> None:
     with_batcher(test)
 
 
+@pytest.mark.parametrize("switch_s", [0.0, 0.5], ids=["any shape", "few shapes"])
+def test_member_that_leaves_after_the_plan_was_made_does_not_run(switch_s: float) -> None:
+    """Three sizes are planned as several batches; while the first runs, members of the later ones leave."""
+
+    async def test() -> None:
+        first = asyncio.ensure_future(batcher.submit(picture(0, 9, 9), LATER))
+        await run.has_begun()
+        crowd = [asyncio.ensure_future(batcher.submit(picture(i, 4 + i % 3, 4), LATER)) for i in range(1, 13)]
+        await settle()
+        run.gate.release()  # the first; then a batch of the plan begins
+        await run.has_begun()
+        waiting = [task for task in crowd if not task.done()]
+        leaves = [i for i in range(len(crowd)) if (4 + (i + 1) % 3) != run.batches[-1][1]][:5]
+        for i in leaves:
+            crowd[i].cancel()
+        await settle()
+        run.gate.release(100)
+        results = await asyncio.gather(first, *crowd, return_exceptions=True)
+        assert waiting
+        for i, result in enumerate(results[1:]):
+            if i in leaves:
+                assert isinstance(result, asyncio.CancelledError)
+            else:
+                assert values([result]) == [i + 1]  # type: ignore[list-item]
+        if not switch_s:
+            assert sum(shape[0] for shape in run.batches) == 13 - len(leaves)
+
+    line = Curve.through([(1, 1e-3), (100, 1e-3)])
+    grouping = Grouping(Costs(line, BatchCost(1e-3, line), switch_s=switch_s), max_pixels=10_000)
+    run = GatedRun()
+    batcher = Batcher(run, name="test", grouping=grouping)
+    batcher.start()
+    try:
+        asyncio.run(test())
+    finally:
+        run.gate.release(1000)
+        batcher.stop()
+
+
 def test_stop_finishes_what_is_queued() -> None:
     async def test(batcher: Batcher, run: GatedRun) -> None:
         answers = [asyncio.ensure_future(batcher.submit(picture(i), LATER)) for i in range(3)]
@@ -345,7 +385,7 @@ def test_session_that_always_throws_fails_each_and_the_thread_lives_on() -> None
 
 def test_choice_that_throws_lets_the_images_go_alone() -> None:
     class Broken(Grouping):
-        def choose(self, sizes: Sequence[tuple[int, int]]) -> Choice:
+        def plan(self, sizes: Sequence[tuple[int, int]]) -> Sequence[Choice]:
             raise ZeroDivisionError
 
     async def test() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from service.runtime.canvas import bucket_count, bucket_side
+from service.runtime.choice import Choice
 from service.runtime.costs import BatchCost, Costs, Curve
-from service.runtime.grouping import WINDOW, Choice, Grouping
+from service.runtime.grouping import WINDOW, Grouping
 
 Sizes = list[tuple[int, int]]
 
@@ -46,31 +47,40 @@ def drain(grouping: Grouping, sizes: Sizes, prices: Costs) -> Drained:
     drained = Drained([], [], 0.0, 0)
     prepared: dict[bool, tuple[int, int, int]] = {}
     while pending:
-        choice = grouping.choose([sizes[i] for i in pending[:WINDOW]])
-        places, height, width = choice.shape
-        assert 1 <= len(choice.members) <= places
-        assert list(choice.members) == sorted(set(choice.members))
-        batch = [pending[member] for member in choice.members]
-        for i in batch:
-            assert sizes[i][0] <= height
-            assert sizes[i][1] <= width
-            assert choice.ragged or sizes[i] == (height, width)
-        if choice.ragged:
-            assert prices.ragged
-            drained.seconds += prices.ragged.of(places, height * width)
-        else:
-            lone = places == 1
-            drained.seconds += (
-                float(prices.alone.at(height * width)) if lone else prices.plain.of(places, height * width)
-            )
-        if prepared.get(choice.ragged) != choice.shape:
-            drained.switches += 1
-            drained.seconds += prices.switch_s
-        prepared[choice.ragged] = choice.shape
-        drained.choices.append(choice)
-        drained.batches.append(batch)
-        pending = [i for i in pending if i not in set(batch)]
+        window = pending[:WINDOW]
+        planned = grouping.plan([sizes[i] for i in window])
+        assert planned
+        for choice in planned:
+            places, height, width = choice.shape
+            assert 1 <= len(choice.members) <= places
+            assert list(choice.members) == sorted(set(choice.members))
+            batch = [window[member] for member in choice.members]
+            for i in batch:
+                assert sizes[i][0] <= height
+                assert sizes[i][1] <= width
+                assert choice.ragged or sizes[i] == (height, width)
+            drained.seconds += seconds_of(choice, prices)
+            if prepared.get(choice.ragged) != choice.shape:
+                drained.switches += 1
+                drained.seconds += prices.switch_s
+            prepared[choice.ragged] = choice.shape
+            drained.choices.append(choice)
+            drained.batches.append(batch)
+            pending = [i for i in pending if i not in set(batch)]
+    assert sorted(i for batch in drained.batches for i in batch) == list(range(len(sizes)))
     return drained
+
+
+def seconds_of(choice: Choice, prices: Costs) -> float:
+    places, height, width = choice.shape
+    if choice.ragged:
+        assert prices.ragged
+        return prices.ragged.of(places, height * width)
+    return float(prices.alone.at(height * width)) if places == 1 else prices.plain.of(places, height * width)
+
+
+def first(grouping: Grouping, sizes: Sizes) -> Choice:
+    return grouping.plan(sizes)[0]
 
 
 def sizes_of(rng: np.random.Generator, count: int, low: int, high: int) -> Sizes:
@@ -83,18 +93,22 @@ def alone_s(sizes: Sizes, prices: Costs) -> float:
 
 def test_without_costs_only_equal_sizes_go_together() -> None:
     grouping = Grouping(None, max_pixels=10**6)
-    assert grouping.choose([(4, 4), (2, 8), (4, 4), (8, 2)]) == Choice([0, 2], (2, 4, 4), ragged=False)
+    assert grouping.plan([(4, 4), (2, 8), (4, 4), (8, 2)]) == [
+        Choice([0, 2], (2, 4, 4), ragged=False),
+        Choice([1], (1, 2, 8), ragged=False),
+        Choice([3], (1, 8, 2), ragged=False),
+    ]
 
 
 def test_equal_sizes_run_on_the_plain_graph() -> None:
-    assert Grouping(SMALL_NET, max_pixels=10**6).choose([(30, 40)] * 5) == Choice(
-        [0, 1, 2, 3, 4], (5, 30, 40), ragged=False
-    )
+    (choice,) = Grouping(SMALL_NET, max_pixels=10**6).plan([(30, 40)] * 5)
+    assert list(choice.members) == [0, 1, 2, 3, 4]
+    assert (choice.shape, choice.ragged) == ((5, 30, 40), False)
 
 
 def test_small_images_of_different_sizes_share_a_canvas_as_small_as_they_allow() -> None:
-    choice = Grouping(SMALL_NET, max_pixels=10**6).choose([(30, 28), (29, 32), (31, 30), (32, 27)])
-    assert choice == Choice([0, 1, 2, 3], (4, 32, 32), ragged=True)
+    planned = Grouping(SMALL_NET, max_pixels=10**6).plan([(30, 28), (29, 31), (31, 30), (30, 27)])
+    assert planned == [Choice([0, 1, 2, 3], (4, 31, 31), ragged=True)]
 
 
 def test_images_whose_pixels_cost_more_than_a_run_go_alone(rng: np.random.Generator) -> None:
@@ -120,14 +134,45 @@ def test_batch_keeps_its_budget(rng: np.random.Generator, max_pixels: int) -> No
         assert places == 1 or places * height * width <= max_pixels
 
 
-def test_everybody_runs_once_and_the_oldest_is_always_in_the_next_batch(rng: np.random.Generator) -> None:
-    sizes = sizes_of(rng, 700, 8, 64)
+def test_everybody_runs_once_the_oldest_first(rng: np.random.Generator) -> None:
+    """Batches begin with who has waited longest of those that are left; who is beyond the window comes after it."""
+    sizes = sizes_of(rng, WINDOW + 300, 8, 64)
     drained = drain(Grouping(SMALL_NET, max_pixels=2**20), sizes, SMALL_NET)
-    assert sorted(i for batch in drained.batches for i in batch) == list(range(700))
-    left = set(range(700))
+    left = set(range(len(sizes)))
     for batch in drained.batches:
         assert min(left) in batch
         left -= set(batch)
+
+
+def test_partition_is_the_best_of_all_of_its_kind(rng: np.random.Generator) -> None:
+    """Against every way of joining the halves, tried out."""
+    for _ in range(20):
+        prices = costs(10 ** rng.uniform(-4.5, -3), 1e-7, mask=rng.uniform(0.9, 1.5))
+        sizes = sizes_of(rng, int(rng.integers(2, 30)), 1, 64)
+        drained = drain(Grouping(prices, max_pixels=2**20), sizes, prices)
+        assert drained.seconds <= tried_out(sizes, prices, (128, 128), (0, 0)) * (
+            1.05 + 1e-9
+        )  # 1.05: the margin for canvases
+
+
+def tried_out(sizes: Sizes, prices: Costs, extent: tuple[int, int], origin: tuple[int, int]) -> float:
+    """The least seconds for those sizes that lie in a part of the plane of sizes, by recursion."""
+    (height, width), (top, left) = extent, origin
+    inside = [(h, w) for h, w in sizes if top <= h < top + height and left <= w < left + width]
+    if not inside:
+        return 0.0
+    if len(set(inside)) == 1:
+        pixels = inside[0][0] * inside[0][1]
+        return min(len(inside) * float(prices.alone.at(pixels)), prices.plain.of(len(inside), pixels))
+    assert prices.ragged
+    canvas_s = prices.ragged.of(len(inside), max(h for h, _ in inside) * max(w for _, w in inside))
+    if height >= width:
+        half = height // 2
+        parts = [((half, width), (top, left)), ((half, width), (top + half, left))]
+    else:
+        half = width // 2
+        parts = [((height, half), (top, left)), ((height, half), (top, left + half))]
+    return min(canvas_s, sum(tried_out(inside, prices, *part) for part in parts))
 
 
 def test_nothing_is_expected_to_take_longer_than_one_by_one(rng: np.random.Generator) -> None:
@@ -161,7 +206,7 @@ def test_where_preparing_a_shape_costs_shapes_are_round_and_few(rng: np.random.G
 def test_a_first_seen_size_needs_no_shape_of_its_own() -> None:
     """A lone image of any size goes onto the canvas that is prepared already."""
     grouping = Grouping(GPU, max_pixels=2**23)
-    shapes = {grouping.choose([size]).shape for size in [(300, 400), (290, 390), (299, 401), (317, 415), (310, 386)]}
+    shapes = {first(grouping, [size]).shape for size in [(300, 400), (290, 390), (299, 401), (317, 415), (310, 386)]}
     assert shapes == {(1, 320, 416)}
 
 
@@ -170,13 +215,13 @@ def test_a_size_that_keeps_coming_gets_its_own_shape_in_the_end() -> None:
     grouping = Grouping(GPU, max_pixels=2**23)
     on_canvas_s = 0.0
     for _ in range(10_000):
-        choice = grouping.choose([(300, 400)])
+        choice = first(grouping, [(300, 400)])
         if not choice.ragged:
             break
         assert GPU.ragged
         on_canvas_s += GPU.ragged.of(1, choice.shape[1] * choice.shape[2]) - float(GPU.alone.at(300 * 400))
     assert GPU.switch_s * 0.5 <= on_canvas_s <= GPU.switch_s * 2
-    assert not any(grouping.choose([(300, 400)]).ragged for _ in range(100))
+    assert not any(first(grouping, [(300, 400)]).ragged for _ in range(100))
 
 
 def test_runs_of_one_shape_go_back_to_back() -> None:
@@ -192,11 +237,11 @@ def test_where_preparing_a_shape_costs_nobody_waits_for_long(rng: np.random.Gene
     """One odd image among a crowd that never ends: it runs before four times the cost of a shape has passed, and one batch."""
     grouping = Grouping(GPU, max_pixels=2**21)
     crowd: Sizes = [(300, 300)] * 64
-    grouping.choose(crowd)
+    first(grouping, crowd)
     waiting: Sizes = [(590, 40), *crowd]
     waited_s = 0.0
     for _ in range(10_000):
-        choice = grouping.choose(waiting)
+        choice = first(grouping, waiting)
         if 0 in choice.members:
             break
         places, height, width = choice.shape
@@ -211,6 +256,6 @@ def test_where_preparing_a_shape_costs_nobody_waits_for_long(rng: np.random.Gene
 def test_half_filled_places_are_run_where_waiting_would_cost_more() -> None:
     """Five images of one size where shapes cost: eight places or four, never five."""
     plain = Costs(GPU.alone, GPU.plain, switch_s=GPU.switch_s)
-    choice = Grouping(plain, max_pixels=2**23).choose([(300, 300)] * 5)
+    choice = first(Grouping(plain, max_pixels=2**23), [(300, 300)] * 5)
     assert choice.shape[0] in {4, 8}
     assert len(choice.members) == min(5, choice.shape[0])
