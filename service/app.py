@@ -24,6 +24,8 @@ from service.api.fast_path import FastPath
 from service.api.hot import Hot
 from service.api.inference import explain
 from service.api.middleware import Boundary
+from service.api.oip import ROUTERS
+from service.api.oip.infer import Infer
 from service.api.state import State
 from service.errors import (
     InternalError,
@@ -34,6 +36,7 @@ from service.errors import (
     PayloadTooLarge,
     RouteNotFound,
     ServiceError,
+    UnsupportedEncoding,
 )
 from service.runtime.repository import Repository
 from service.settings import Settings
@@ -68,8 +71,8 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
         telemetry=_NO_TELEMETRY,
     )
     app.state.poolserve = State(settings, repository)
-    for resource in (classify, pool, models, health, metrics):
-        app.include_router(resource.router)
+    for router in (*(resource.router for resource in (classify, pool, models, health, metrics)), *ROUTERS):
+        app.include_router(router)
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         ServiceError: answer_error,
         RequestValidationError: answer_error,
@@ -82,7 +85,8 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
     # Around FastAPI's own middleware, not within: that takes 7 µs of a request, a sixth of what a small one takes in all.
     state = app.state.poolserve
     inner: ASGIApp = app.build_middleware_stack()
-    inner = Hot(FastPath(Door(inner, state=state, paths=INFERENCE_PATHS), state=state), state=state)
+    inner = FastPath(Door(inner, state=state, paths=INFERENCE_PATHS), state=state)
+    inner = Infer(Hot(inner, state=state), state=state)
     app.middleware_stack = Boundary(inner, access_log=settings.access_log, answer_error=answer_error)
     return app
 
@@ -117,6 +121,8 @@ async def answer_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(known.retry_after_s)
     if isinstance(known, PayloadTooLarge):
         headers["Connection"] = "close"  # what is left of the body is not worth reading
+    if isinstance(known, UnsupportedEncoding):
+        headers["Accept-Encoding"] = ", ".join(known.accepted)
     if isinstance(known, MethodNotAllowed) and isinstance(error, HTTPException):
         headers.update(error.headers or {})
     content = orjson.dumps({"error": known.message, "code": known.code, "request_id": request_id})

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── Malformed               400  malformed               the request cannot be read
+├── Forbidden               403  forbidden               switched off by a setting
 ├── ModelNotFound           404  model_not_found
 ├── RouteNotFound           404  not_found
 ├── MethodNotAllowed        405  method_not_allowed
@@ -9,6 +10,7 @@ ServiceError
 ├── RequestTimeout          408  request_timeout         the body came too slowly
 ├── PayloadTooLarge         413  payload_too_large       bytes, pixels, images, tensors
 ├── UnsupportedMediaType    415  unsupported_media_type  not a format that we read
+├── UnsupportedEncoding     415  unsupported_encoding    + Accept-Encoding; a body compressed in a way that we do not read
 ├── Invalid                 422
 │   ├── InvalidImage        422  invalid_image           a format that we read, but broken, or a size the model does not take
 │   ├── InvalidTensor       422  invalid_tensor
@@ -44,6 +46,12 @@ class Malformed(ServiceError):
     """The request cannot be parsed at all: broken JSON, broken multipart, no body."""
 
     status, code = 400, "malformed"
+
+
+class Forbidden(ServiceError):
+    """The operation exists and is switched off; the message names the setting."""
+
+    status, code = 403, "forbidden"
 
 
 class ModelNotFound(ServiceError):
@@ -86,6 +94,20 @@ class UnsupportedMediaType(ServiceError):
     """The content is in no format that is read here."""
 
     status, code = 415, "unsupported_media_type"
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body is compressed as a whole in a way that is not read here.
+
+    Attributes:
+        accepted: the encodings that are.
+    """
+
+    status, code = 415, "unsupported_encoding"
+
+    def __init__(self, message: str, accepted: tuple[str, ...] = ("identity",)) -> None:
+        super().__init__(message)
+        self.accepted = accepted
 
 
 class Invalid(ServiceError):

@@ -48,7 +48,8 @@ def test_endpoints_are_those_of_the_openapi_document(client: TestClient) -> None
     routes = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations}
     assert set(re.findall(r"\| `((?:GET|POST) /[^`]*)` \|", README)) == routes
     for path in document["paths"]:
-        assert f"http://127.0.0.1:8000{path.replace('{name}', 'digits')}" in README, f"no curl example for {path}"
+        example = path.replace("{name}", "digits").replace("{version}", "1")
+        assert f"http://127.0.0.1:8000{example}" in README, f"no curl example for {path}"
 
 
 def test_version_is_the_changelogs_and_the_packages() -> None:

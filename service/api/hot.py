@@ -6,18 +6,17 @@ faster than any hand-over; what is large is admitted as a model's requests are, 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import templates
 from service.api.accept import Written, choose
 from service.api.answers import DEFAULTS, Action, Answer, write_answer
+from service.api.course import Timing, in_thread
 from service.api.intake import Body, Said, read_body, read_headers
 from service.api.parameters import read_query
 from service.api.state import State
@@ -40,11 +39,6 @@ _SMALL_BODY = 2**16
 _PLAIN_BODY = 2**22
 """Bytes of raw numbers and .npy files that are read there: they are looked at, not parsed."""
 
-_WATCH_FROM_S = 0.1
-"""Below this expected wait nobody watches whether the client is still there."""
-
-T = TypeVar("T")
-
 
 class _Plan(NamedTuple):
     """A request that is read and found to be possible."""
@@ -54,19 +48,6 @@ class _Plan(NamedTuple):
     work: int
     written: Written
     named: bool
-
-
-class _Timing:
-    """Seconds of the stages, for Server-Timing."""
-
-    __slots__ = ("decode", "encode", "infer", "queue")
-
-    def __init__(self) -> None:
-        self.decode = self.queue = self.infer = self.encode = 0.0
-
-    def header(self) -> tuple[bytes, bytes]:
-        stages = (self.decode * 1e3, self.queue * 1e3, self.infer * 1e3, self.encode * 1e3)
-        return b"server-timing", b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages
 
 
 class Hot:
@@ -92,7 +73,7 @@ class Hot:
         if action is None or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        timing = _Timing()
+        timing = Timing()
         headers, buffers = await self._answer(action, scope, receive, timing)
         headers.append(timing.header())
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -100,7 +81,7 @@ class Hot:
             await send({"type": "http.response.body", "body": buffer, "more_body": True})
         await send({"type": "http.response.body", "body": buffers[-1]})
 
-    async def _answer(self, action: Action, scope: Scope, receive: Receive, timing: _Timing) -> Answer:
+    async def _answer(self, action: Action, scope: Scope, receive: Receive, timing: Timing) -> Answer:
         """Take a request from its headers to its answer.
 
         Raises:
@@ -132,7 +113,7 @@ class Hot:
                 def read() -> _Plan:
                     return self._plan(action, kind, body, said, query)
 
-                plan = await self._in_thread(read, receive, deadline, timing)
+                plan = await in_thread(self._state, read, receive, deadline, timing)
             timing.decode = time.monotonic() - started - timing.queue
             answer = None
             if plan.work < SMALL_WORK:
@@ -142,8 +123,8 @@ class Hot:
                 if ticket is None:
                     ticket = self._begun(said)
                 ticket.weigh(plan.work, 0)
-                answer = await self._in_thread(
-                    lambda: self._run(action, plan, deadline, timing), receive, deadline, timing
+                answer = await in_thread(
+                    self._state, lambda: self._run(action, plan, deadline, timing), receive, deadline, timing
                 )
             answered = True
             return answer
@@ -183,7 +164,7 @@ class Hot:
             self._templates.learn(body, asked)
         return asked
 
-    def _run(self, action: Action, plan: _Plan, deadline: float, timing: _Timing) -> Answer:
+    def _run(self, action: Action, plan: _Plan, deadline: float, timing: Timing) -> Answer:
         """Pool, and write the answer."""
         started = time.monotonic()
         if started > deadline:
@@ -204,40 +185,6 @@ class Hot:
         timing.encode = time.monotonic() - ended
         return answer
 
-    async def _in_thread(self, work: Callable[[], T], receive: Receive, deadline: float, timing: _Timing) -> T:
-        """Run something in a thread, for as long as there is time and somebody to answer.
-
-        Raises:
-            DeadlineExceeded (504): it was not done by the deadline.
-            ClientDisconnect: the client went away.
-        """
-        asked_at = time.monotonic()
-
-        def begin() -> T:
-            begun = time.monotonic()
-            timing.queue += begun - asked_at
-            if begun > deadline:  # it waited for a thread too long: do not begin
-                raise DeadlineExceeded("the time limit passed before the work was begun")
-            return work()
-
-        course: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._state.poolers, begin)
-        waited: set[asyncio.Future[T] | asyncio.Future[None]] = {course}
-        gone: asyncio.Future[None] | None = None
-        if self._admission.drain_s() >= _WATCH_FROM_S:
-            gone = asyncio.ensure_future(_disconnect(receive))
-            waited.add(gone)
-        try:
-            await asyncio.wait(waited, timeout=deadline - asked_at, return_when=asyncio.FIRST_COMPLETED)
-            if course.done():
-                return course.result()
-            if gone is not None and gone.done():
-                raise ClientDisconnect
-            raise DeadlineExceeded("the time limit passed before the tensor was pooled")
-        finally:
-            course.cancel()
-            if gone is not None:
-                gone.cancel()
-
 
 def _is_quick(kind: Kind, length: int) -> bool:
     """Whether reading a body takes next to no time, whatever is in it: small files inflate, small pictures are large ones."""
@@ -249,8 +196,3 @@ def _is_quick(kind: Kind, length: int) -> bool:
 def _name_member(error: ServiceError, asked: Asked, place: int) -> None:
     if asked.many:
         error.message = f"ops[{place}]: {error.message}"
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

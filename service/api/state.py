@@ -11,6 +11,7 @@ from fastapi import Request
 from service.runtime.admission import Admission
 from service.runtime.pooling.pooler import Pooler
 from service.runtime.repository import Repository
+from service.runtime.statistics import Statistics
 from service.settings import Settings
 
 _POOL_RATE = 1e8
@@ -28,6 +29,7 @@ class State:
         decoders: threads that decode images; decoding releases the GIL.
         pooler: runs the operators, where the models run.
         pool_admission: its queue; work is counted in cells.
+        pool_statistics: what the operators have done, as the protocol counts it.
         poolers: threads that read and pool large tensors; as many as cores.
     """
 
@@ -37,6 +39,7 @@ class State:
     decoders: ThreadPoolExecutor = field(init=False)
     pooler: Pooler = field(init=False)
     pool_admission: Admission = field(init=False)
+    pool_statistics: Statistics = field(init=False)
     poolers: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,6 +47,7 @@ class State:
         self.decoders = ThreadPoolExecutor(self.settings.decode_threads or cores, thread_name_prefix="decode")
         self.pooler = Pooler(self.settings, self.repository.provider)
         self.pool_admission = Admission(_POOL_RATE, max_waiting=self.settings.max_queue)
+        self.pool_statistics = Statistics()
         self.poolers = ThreadPoolExecutor(cores, thread_name_prefix="pool")
 
     @property

@@ -26,6 +26,7 @@ from service.runtime.own_input import OwnInput
 from service.runtime.ranking import order, probabilities
 from service.runtime.reading import BrokenModel, read_model
 from service.runtime.session import Provider, Session
+from service.runtime.statistics import Statistics
 from service.runtime.tick import Tick
 from service.runtime.tile_graphs import load_tile_graphs
 from service.runtime.tiles import Limits, Tiles
@@ -57,8 +58,10 @@ class Model:
         classes: K, width of the output that is classified.
         label_names: K names: the card's labels, or the indices where it has none.
         network: what runs it.
+        scores_place: of the output that is classified, among the network's.
         own_input: for numbers as the file takes them.
         admission: its queue in numbers.
+        statistics: what it has done.
         tiles: the queue of images that are too large for one canvas; None where it cannot tile.
     """
 
@@ -75,7 +78,7 @@ class Model:
             self.own_input = OwnInput(path, graph, self.card, settings, provider, name=f"{name}/{version}")
             plan = compile_plan(graph, self.card)
             self.network = Network(plan, settings, provider)
-            self._output = self._find_output()
+            self.scores_place = self._find_output()
         except ValueError as error:  # FrontError is one
             raise BrokenModel(f"{path}: {error}") from error
         self.geometry: Geometry = self.network.fixed
@@ -85,6 +88,7 @@ class Model:
         rate = self._warm_up(path)
         self.label_names: Sequence[str] = self.card.labels or [str(i) for i in range(self.classes)]
         self.admission = Admission(rate, max_waiting=settings.max_queue)
+        self.statistics = Statistics()
         self._batcher = self._queue(plan, settings)
         self._short: Shortness | None = None  # what of it runs on the event loop
         self._tick: Tick | None = None
@@ -110,10 +114,10 @@ class Model:
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise BrokenModel(f"{path}: its warm-up on {height}×{width} pixels failed: {error}") from error
         self._warm_s = elapsed_s
-        output, images = outputs[self._output], self.geometry.batch or 1
+        output, images = outputs[self.scores_place], self.geometry.batch or 1
         if output.ndim != 2 or len(output) != images:
             raise BrokenModel(
-                f"{path}: expected scores (N,K), output {self.network.outputs[self._output]!r} is {output.shape}"
+                f"{path}: expected scores (N,K), output {self.network.outputs[self.scores_place]!r} is {output.shape}"
             )
         self.classes = output.shape[1]
         if self.card.labels and len(self.card.labels) != self.classes:
@@ -166,7 +170,7 @@ class Model:
 
     def _ranked(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """Add probabilities (N,K) and their order (N,K) to a batch's outputs."""
-        p = probabilities(outputs[self._output], self.card.activation)
+        p = probabilities(outputs[self.scores_place], self.card.activation)
         return [*outputs, p, order(p)]
 
     def tick_for(self, height: int, width: int) -> Tick | None:
@@ -258,7 +262,7 @@ class Model:
 
     def scores(self, answer: Answer) -> np.ndarray:
         """The classified output of one image, (K,), as the graph gives it."""
-        scores: np.ndarray = answer.outputs[self._output]
+        scores: np.ndarray = answer.outputs[self.scores_place]
         return scores
 
     def ranking(self, answer: Answer) -> tuple[np.ndarray, np.ndarray]:

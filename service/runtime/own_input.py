@@ -45,6 +45,7 @@ class OwnInput:
     Attributes:
         dtype: of its numbers.
         layout: of its axes, `NCHW` or `NHWC`.
+        name: in the graph.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class OwnInput:
         self._channels = card.preprocessing.channel_count
         sizes = [size if isinstance(size, int) else None for size in value.shape]
         self.fixed = Geometry(sizes[0], *(sizes[2:] if self.layout == "NCHW" else sizes[1:3]))
-        self._name, self._path, self._feed = name, path, str(value.name)
+        self._model, self._path, self.name = name, path, str(value.name)
         self._settings, self._provider = settings, provider
         self._state = _state_of(path)
         self._building: asyncio.Task[None] | None = None
@@ -90,7 +91,7 @@ class OwnInput:
         """
         if dtype != self.dtype:
             raise InvalidTensor(
-                f"dtype: expected {self.dtype} (what model {self._name} takes) or uint8 (pixels), got {dtype}"
+                f"dtype: expected {self.dtype} (what model {self._model} takes) or uint8 (pixels), got {dtype}"
             )
         channels_first = self.layout == "NCHW"
         channels = shape[-3 if channels_first else -1] if len(shape) in {3, 4} else None
@@ -114,7 +115,7 @@ class OwnInput:
         self._short = short
         self._tick = Tick(
             lambda carried: finish(self._run(session, carried)),
-            name=self._name,
+            name=self._model,
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
             max_batch=self.fixed.batch,
             max_waiting=self._settings.max_queue * self._settings.max_images,
@@ -157,17 +158,17 @@ class OwnInput:
         try:
             session = await asyncio.to_thread(self._session, self._settings.threads)
         except Exception as error:  # the file's, onnx-ir's and ONNX Runtime's alike
-            log.exception("model %s: no session for its own input", self._name)
+            log.exception("model %s: no session for its own input", self._model)
             raise InternalError from error
         batcher = Batcher(
             lambda pixels: self._run(session, pixels),
-            name=f"{self._name}/own",
+            name=f"{self._model}/own",
             grouping=Grouping(None, max_pixels=self._settings.max_batch_pixels, max_images=self.fixed.batch),
             max_waiting=self._settings.max_queue * self._settings.max_images,
         )
         batcher.start()
         self._batcher = batcher
-        log.info("model %s: session for its own input ready in %.2f s", self._name, time.monotonic() - started)
+        log.info("model %s: session for its own input ready in %.2f s", self._model, time.monotonic() - started)
 
     def _session(self, threads: int) -> Session:
         if _state_of(self._path) != self._state:
@@ -188,7 +189,7 @@ class OwnInput:
         if missing > 0:  # as with pixels: filled up with the last image, and dropped again
             x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
         huge = math.prod(carried.shape[:3]) > self._settings.max_batch_pixels
-        return [output[:count] for output in session.run({self._feed: x}, shrink=huge)]
+        return [output[:count] for output in session.run({self.name: x}, shrink=huge)]
 
     def tallies(self) -> list[Tally]:
         """What has run since the start."""

@@ -81,6 +81,7 @@ class Session:
         device: the same, for people: `cpu`, `cuda:0`.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs, in order.
+        declared: for each of them its type in ONNX Runtime's words, such as `tensor(float)`, and its shape; None is dynamic.
     """
 
     def __init__(self, model: bytes, *, provider: Provider, device_id: int = 0, threads: int = 0) -> None:
@@ -117,7 +118,11 @@ class Session:
         self.provider = provider
         self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
         self.inputs: Sequence[str] = [value.name for value in self._session.get_inputs()]
-        self.outputs: Sequence[str] = [output.name for output in self._session.get_outputs()]
+        outputs = self._session.get_outputs()
+        self.outputs: Sequence[str] = [output.name for output in outputs]
+        self.declared: Sequence[tuple[str, tuple[int | None, ...]]] = [
+            (output.type, tuple(size if isinstance(size, int) else None for size in output.shape)) for output in outputs
+        ]
         self._check_assignment()
 
     def _check_assignment(self) -> None:

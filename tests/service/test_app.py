@@ -127,6 +127,19 @@ def test_openapi_document_is_valid_and_documents_every_route(client: TestClient)
         "/health/live",
         "/health/ready",
         "/metrics",
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models",
+        "/v2/models/stats",
+        *(
+            f"/v2/models/{{name}}{version}{of}"
+            for version in ("", "/versions/{version}")
+            for of in ("", "/ready", "/config", "/stats", "/infer")
+        ),
+        "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():

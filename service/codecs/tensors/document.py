@@ -119,6 +119,25 @@ class Document:
         inner = Document(value, body=None, max_elements=self._max_elements, where=f"{place}.")
         return {name: self._plain(value[name], f"{place}.{_shown(name)}", left, depth + 1) for name in inner.names}
 
+    def value(self, name: str) -> object:
+        """Give a member as simdjson has it: an Array, an Object, or a plain value; None where it is null or not there."""
+        found: object = self._object[name] if name in self.names else None
+        return found
+
+    def part(self, name: str) -> Document | None:
+        """Give an object as a document of its own; None where it is null or not there.
+
+        Raises:
+            Malformed (400): something else, or it has a name twice.
+        """
+        place = f"{self._where}{_shown(name)}"
+        value = self.value(name)
+        if value is None:
+            return None
+        if not isinstance(value, Object):
+            raise Malformed(f"{place}: expected an object, got {kind_of(value)}")
+        return Document(value, body=None, max_elements=self._max_elements, where=f"{place}.")
+
     def parts(self, name: str) -> list[Document]:
         """Give a list of objects, such as `ops`, each as a document of its own.
 

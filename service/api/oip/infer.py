@@ -1,0 +1,267 @@
+"""POST /v2/models/…/infer: plain ASGI, so that a small request pays for what it is and not for the framework.
+
+The same two calls as everywhere are at its end: an image model's queue, and the pooler. What the native endpoints answer with 422
+is 400 here: to the protocol's clients a request that cannot be answered is a bad one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+from starlette.requests import Request as Http
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.course import Timing, in_thread
+from service.api.inference import Inference, ModelParameters, follow
+from service.api.intake import read_body as receive_body
+from service.api.oip import images, pooling
+from service.api.oip.headers import HEADER_LENGTH, Said, read_headers
+from service.api.oip.requests import is_quick, limit_s, read_body
+from service.api.state import State
+from service.codecs.compression import choose_encoding, compress
+from service.codecs.oip.request import Request
+from service.codecs.oip.response import Output, Response, write_response
+from service.errors import DeadlineExceeded, Invalid, Malformed, ModelNotFound, ServiceError
+from service.runtime.admission import Admission, Ticket
+from service.runtime.batcher import Answer
+from service.runtime.model import Model
+from service.runtime.pooling.pooler import Course
+from service.runtime.pooling.prepared import Pooled
+from service.runtime.pooling.sessions import NotBuilt
+from service.runtime.statistics import Statistics
+
+_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+_SMALL_BODY = 2**16
+"""Bytes above which a request is admitted before its body is read."""
+
+_SMALL_WORK = 50_000
+"""Cells that are pooled on the event loop, as at /v1/pool."""
+
+_WORTH = 256
+"""Bytes of an answer from which on it is compressed: below it there is nothing to gain."""
+
+_QUICK = 2**16
+"""Bytes that are compressed on the event loop."""
+
+_NO_PARAMETERS = ModelParameters()
+
+_JSON = (b"content-type", b"application/json")
+_BINARY = (b"content-type", b"application/octet-stream")
+
+
+class Infer:
+    """Pure ASGI, inside of `Boundary`, which answers what fails; everything but inference of the protocol passes through."""
+
+    def __init__(self, app: ASGIApp, *, state: State) -> None:
+        """Stand before an application.
+
+        Args:
+            app: what is inside.
+            state: the app's.
+        """
+        self.app = app
+        self._state = state
+        self._settings = state.settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        asked = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            asked = _PATH.fullmatch(scope["path"])
+        if asked is None:
+            await self.app(scope, receive, send)
+            return
+        started = time.monotonic()
+        name, version = asked.groups()
+        statistics: Statistics | None = None
+        try:
+            if name == pooling.NAME:
+                if version not in {None, pooling.VERSION}:
+                    raise ModelNotFound(f"model {name} has no such version; there is: {pooling.VERSION}")
+                statistics = self._state.pool_statistics
+                said = read_headers(scope["headers"], self._settings)
+                headers, buffers = await self._pool(said, receive, started)
+            else:
+                model = self._state.repository.find(name, version)
+                statistics = model.statistics
+                said = read_headers(scope["headers"], self._settings)
+                headers, buffers = await self._classify(model, said, scope, receive, started)
+        except ServiceError as error:
+            if statistics is not None:
+                statistics.fail(time.monotonic() - started)
+            if isinstance(error, Invalid):
+                error.status = Malformed.status
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for buffer in buffers[:-1]:
+            await send({"type": "http.response.body", "body": buffer, "more_body": True})
+        await send({"type": "http.response.body", "body": buffers[-1]})
+
+    async def _classify(
+        self, model: Model, said: Said, scope: Scope, receive: Receive, started: float
+    ) -> tuple[list[tuple[bytes, bytes]], Sequence[bytes | memoryview]]:
+        """Take a request to an image model, and word its answer.
+
+        Raises:
+            ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away.
+        """
+        state, plain = self._state, said.plain
+        whole = said.header_length is None and said.encoding is None
+        ticket = _early(model.admission, said)
+        answered = False
+        try:
+            body = await receive_body(receive, plain, self._settings, whole=whole)
+            if ticket is not None:
+                ticket.begin()
+            arrived = time.monotonic()
+            reading = partial(read_body, body, said, self._settings, raw=images.IMAGE_BYTES)
+            if is_quick(said, len(body)):
+                request = reading()
+            else:
+                request = await asyncio.get_running_loop().run_in_executor(state.decoders, reading)
+            given = images.check(model, request)
+            deadline = started + limit_s(request.parameters, plain.limit_s)
+            inference = Inference(_NO_PARAMETERS, model)
+            form = None if given.tensor is None else images.form_of(model, given, self._settings)
+            if form is not None and form.tick is not None and ticket is None:
+                # On the event loop: nobody waits for a place in a queue that is empty after each tick.
+                futures = [form.tick.submit(image, deadline) for image in images.images_of(form, given)]
+                inference.answers = [await futures[0]] if len(futures) == 1 else await asyncio.gather(*futures)
+                read_s, inference.finished_at = 0.0, time.monotonic()
+            else:
+                if ticket is None:
+                    ticket = model.admission.admit(plain.limit_s, len(body))
+                    ticket.begin()
+                read_s = time.monotonic() - arrived
+                http = Http(scope, receive)
+                course = images.run(state, model, given, ticket, deadline, http=http)
+                inference = await follow(http, inference, course)
+            inference.decode_s += read_s
+            answered = True
+        finally:
+            if ticket is not None:
+                ticket.leave(answered=answered)
+        outputs = images.outputs_of(model, request, inference.answers)
+        response = write_response(model.name, model.version, request, outputs)
+        written = await self._worded(response, said, (b"server-timing", inference.server_timing().encode()))
+        now = time.monotonic()
+        model.statistics.succeed(
+            inference.answers,
+            total_s=now - started,
+            input_s=inference.decode_s,
+            output_s=now - inference.finished_at,
+        )
+        return written
+
+    async def _pool(
+        self, said: Said, receive: Receive, started: float
+    ) -> tuple[list[tuple[bytes, bytes]], Sequence[bytes | memoryview]]:
+        """Take a request to the operators, and word its answer.
+
+        Raises:
+            ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away.
+        """
+        state, plain, timing = self._state, said.plain, Timing()
+        whole = said.header_length is None and said.encoding is None
+        ticket = _early(state.pool_admission, said)
+        answered = False
+        response: Response | None = None
+        try:
+            body = await receive_body(receive, plain, self._settings, whole=whole)
+            if ticket is not None:
+                ticket.begin()
+            arrived = time.monotonic()
+            deadline = started + plain.limit_s
+            if is_quick(said, len(body)):
+                request, course = self._plan(body, said)
+            else:
+                if ticket is None:
+                    ticket = self._admitted(said)
+                request, course = await in_thread(state, partial(self._plan, body, said), receive, deadline, timing)
+            deadline = started + limit_s(request.parameters, plain.limit_s)
+            timing.decode = time.monotonic() - arrived - timing.queue
+            running = partial(_pooled, request, course, deadline, timing)
+            if course.work < _SMALL_WORK:
+                with suppress(NotBuilt):  # the first of its kind
+                    response = running()
+            if response is None:
+                if ticket is None:
+                    ticket = self._admitted(said)
+                ticket.weigh(course.work, 0)
+                response = await in_thread(state, running, receive, deadline, timing)
+            answered = True
+        finally:
+            if ticket is not None:
+                ticket.leave(answered=answered)
+        written = await self._worded(response, said, timing.header())
+        state.pool_statistics.succeed(
+            [Answer((), timing.queue, timing.infer, 1)],
+            total_s=time.monotonic() - started,
+            input_s=timing.decode,
+            output_s=timing.encode,
+        )
+        return written
+
+    def _plan(self, body: bytes | memoryview, said: Said) -> tuple[Request, Course]:
+        request = read_body(body, said, self._settings, raw=None)
+        return request, pooling.prepare(self._state.pooler, request)
+
+    def _admitted(self, said: Said) -> Ticket:
+        ticket = self._state.pool_admission.admit(said.plain.limit_s, said.plain.length)
+        ticket.begin()
+        return ticket
+
+    async def _worded(
+        self, response: Response, said: Said, timing: tuple[bytes, bytes]
+    ) -> tuple[list[tuple[bytes, bytes]], Sequence[bytes | memoryview]]:
+        """Give an answer's headers and buffers, compressed as the caller likes it."""
+        header_length, buffers = response
+        length = sum(map(len, buffers))
+        headers = [timing, _JSON if header_length is None else _BINARY]
+        if header_length is not None:
+            headers.append((HEADER_LENGTH, b"%d" % header_length))
+        encoding = choose_encoding(said.accept_encoding) if said.accept_encoding and length >= _WORTH else None
+        if encoding is not None:
+            working = partial(compress, b"".join(buffers), encoding)
+            loop = asyncio.get_running_loop()
+            data = working() if length <= _QUICK else await loop.run_in_executor(self._state.poolers, working)
+            headers.append((b"content-encoding", encoding.encode()))
+            buffers, length = [data], len(data)
+        headers.append((b"content-length", b"%d" % length))
+        return headers, buffers
+
+
+def _early(admission: Admission, said: Said) -> Ticket | None:
+    """Admit a request whose body is large or of unknown length, on its headers; refuse another while there is a crowd.
+
+    Raises:
+        Overloaded: 429.
+    """
+    plain = said.plain
+    if plain.length is None or plain.length > _SMALL_BODY:
+        return admission.admit(plain.limit_s, plain.length)
+    if admission.waiting:
+        admission.refuse(plain.limit_s)
+    return None
+
+
+def _pooled(request: Request, course: Course, deadline: float, timing: Timing) -> Response:
+    """Pool, and write the answer."""
+    started = time.monotonic()
+    if started > deadline:
+        raise DeadlineExceeded("the time limit passed before the tensor was pooled")
+    tensor = request.inputs[pooling.TENSOR].tensor
+    assert tensor is not None  # `prepare` has checked it
+    pooled: Pooled = course.run(tensor, deadline)
+    ended = time.monotonic()
+    timing.infer = ended - started
+    outputs: list[Output] = pooling.outputs_of(pooled)
+    response = write_response(pooling.NAME, pooling.VERSION, request, outputs)
+    timing.encode = time.monotonic() - ended
+    return response
