@@ -123,7 +123,7 @@ def analyse(graph: ir.Graph, inputs: Mapping[ir.Value, Axes]) -> Analysis:
         else:
             try:
                 results = _results(node, analysis, operands)
-            except Unknown as unknown:
+            except (Unknown, IndexError, ValueError, TypeError) as unknown:  # the latter: a form that no rule expects
                 if at_stake:
                     analysis.obstacles.append(Obstacle(node.name or "", node.op_type, str(unknown)))
                 results = [Lost() if at_stake else _by_shape(value) for value in node.outputs]

@@ -63,7 +63,10 @@ class Fill:
             writer = self.masks.writer
             number = filling if isinstance(filling, ir.Value) else writer.constant(_number(filling, value.dtype))
             operands = [self.masks.mask(axes, chosen), value, number]
-            self._filled[key] = writer.op("Where", operands, after=value.producer())
+            filled = writer.op("Where", operands, after=value.producer())
+            if value.dtype is not None:
+                filled.dtype = value.dtype
+            self._filled[key] = filled
         return self._filled[key]
 
 

@@ -78,7 +78,7 @@ class Masks:
         parts: list[tuple[int, Cells | Fixed]] = []  # what is flattened in each axis, in order
         for index in chosen:
             parts += [(index, part) for part in _parts(axes[index]) if isinstance(part, Cells | Fixed)]
-        key = (len(axes), batch, *((index, part) for index, part in parts if cells_of(part)), *chosen)
+        key = (len(axes), batch, *chosen, *parts)
         if key not in self._masks:
             self._masks[key] = self._mask(len(axes), batch, chosen, parts)
         return self._masks[key]

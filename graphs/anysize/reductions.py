@@ -9,11 +9,13 @@ ReduceMean, GlobalAveragePool                                                a s
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from graphs.anysize.analysis import Reduction
-from graphs.anysize.domains import Batch
+from graphs.anysize.domains import Axes, Batch
 from graphs.anysize.fill import Fill, Filling
+from graphs.anysize.masks import Masks
 from graphs.anysize.sizes import calculate, product
 
 _FILLING: dict[str, Filling] = {
@@ -48,6 +50,9 @@ def fill_reductions(fill: Fill) -> None:
         if node.op_type in {"ReduceMean", "GlobalAveragePool"}:
             _mean(reduction, fill)
             continue
+        if node.op_type == "InstanceNormalization":
+            _instance_normalization(reduction, fill)
+            continue
         filling = _FILLING.get(node.op_type)
         if filling is None:  # TopK
             filling = "lowest" if node.attributes.get_int("largest", 1) else "highest"
@@ -56,29 +61,74 @@ def fill_reductions(fill: Fill) -> None:
 
 
 def _mean(reduction: Reduction, fill: Fill) -> None:
-    """Σ / count, the columns first and then the rows: ONNX Runtime adds float32 one after another, and so drifts less."""
-    node, writer = reduction.node, fill.masks.writer
+    """ReduceMean and GlobalAveragePool, in place."""
+    node = reduction.node
+    ((source, chosen),) = reduction.sources
+    keep = node.op_type == "GlobalAveragePool" or bool(node.attributes.get_int("keepdims", 1))
+    axes = fill.analysis.axes(source)
+    assert axes is not None
+    mean = average(fill(source, chosen, "zero"), axes, chosen, fill.masks, after=node)
+    if not keep:
+        mean = fill.masks.writer.along("Squeeze", mean, list(chosen), after=mean.producer())
+    fill.replace(node.outputs[0], mean, list(node.outputs[0].uses()))
+
+
+def average(total: ir.Value, axes: Axes, chosen: tuple[int, ...], masks: Masks, *, after: ir.Node) -> ir.Value:
+    """Write Σ / count, the last axis first: ONNX Runtime adds float32 one after another, and so drifts less.
+
+    Args:
+        total: filled with zero outside.
+        axes: of it.
+        chosen: those to average over; they stay, with one entry.
+        masks: of the graph.
+        after: node that the new nodes follow.
+    """
+    writer, dtype = masks.writer, total.dtype or ir.DataType.FLOAT
+    half = dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}  # whose sums, and counts, overflow
+    exact = ir.DataType.FLOAT if half else dtype
+    place: ir.Node | None = after
+    if half:
+        total = writer.op("Cast", [total], after=place, to=int(exact))
+        place = total.producer()
+    for axis in sorted(chosen, reverse=True):
+        total = writer.along("ReduceSum", total, [axis], after=place, keepdims=1)
+        place = total.producer()
+    count = product([axes[index].count for index in chosen])
+    number = writer.op("Cast", [masks.number(calculate("Integer", count))], to=int(exact))
+    mean = writer.op("Div", [total, masks.spread(number, len(axes), axes.index(Batch()))], after=place)
+    return writer.op("Cast", [mean], after=mean.producer(), to=int(dtype)) if half else mean
+
+
+def _instance_normalization(reduction: Reduction, fill: Fill) -> None:
+    """Write (x − mean) / √(mean((x − mean)²) + ε) · scale + bias in place of the node."""
+    node, masks = reduction.node, fill.masks
     ((source, chosen),) = reduction.sources
     axes = fill.analysis.axes(source)
     assert axes is not None
-    dtype = source.dtype or ir.DataType.FLOAT
-    keep = node.op_type == "GlobalAveragePool" or bool(node.attributes.get_int("keepdims", 1))
-    total = fill(source, chosen, "zero")
-    place = node
-    exact = ir.DataType.FLOAT if dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16} else dtype
-    if exact != dtype:
-        total = writer.op("Cast", [total], after=total.producer(), to=int(exact))
-    for axis in sorted(chosen, reverse=True):
-        total = writer.along("ReduceSum", total, [axis], after=place, keepdims=1)
-        found = total.producer()
-        assert found is not None
-        place = found
-    count = product([axes[index].count for index in chosen])
-    number = writer.op("Cast", [fill.masks.number(calculate("Integer", count))], to=int(exact))
-    number = fill.masks.spread(number, len(axes), axes.index(Batch()))
-    mean = writer.op("Div", [total, number], after=place)
-    if exact != dtype:
-        mean = writer.op("Cast", [mean], after=mean.producer(), to=int(dtype))
-    if not keep:
-        mean = writer.along("Squeeze", mean, list(chosen), after=mean.producer())
-    fill.replace(node.outputs[0], mean, list(node.outputs[0].uses()))
+    filled = fill(source, chosen, "zero")
+    dtype, rank = source.dtype or ir.DataType.FLOAT, len(axes)
+    mean = average(filled, axes, chosen, masks, after=node)
+
+    def then(kind: str, before: ir.Value, *others: ir.Value) -> ir.Value:
+        value = masks.writer.op(kind, [before, *others], after=place.producer() if place is not None else None)
+        value.dtype = dtype
+        return value
+
+    place = mean
+    place = centred = then("Sub", node.inputs[0] or source, mean)
+    zero = masks.writer.constant(np.array(0, dtype.numpy()))
+    place = inside = masks.writer.op("Where", [masks.mask(axes, chosen), centred, zero], after=place.producer())
+    inside.dtype = dtype
+    place = square = then("Mul", inside, inside)
+    after = square.producer()
+    assert after is not None
+    place = variance = average(square, axes, chosen, masks, after=after)
+    epsilon = masks.writer.constant(np.array(node.attributes.get_float("epsilon", 1e-5), dtype.numpy()))
+    place = then("Add", variance, epsilon)
+    place = then("Sqrt", place)
+    place = then("Div", centred, place)
+    for kind, parameter in (("Mul", node.inputs[1]), ("Add", node.inputs[2])):
+        assert parameter is not None
+        shaped = masks.writer.along("Unsqueeze", parameter, list(range(1, rank - 1)), after=place.producer())
+        place = masks.writer.op(kind, [place, shaped], after=shaped.producer())
+    fill.replace(node.outputs[0], place, list(node.outputs[0].uses()))

@@ -141,6 +141,10 @@ def _reduction(view: View) -> Result:
         return _along(view)
     if op == "TopK":
         return _top_k(view)
+    if op == "InstanceNormalization":
+        normalised = tuple(range(2, len(view.axes())))
+        spatial = any(cells_of(axis) for axis in view.axes()[2:])
+        return Result((view.axes(),), ((view.value(0), normalised),) if spatial else ())
     raise Unknown(REASONS.get(op, f"the compiler does not know what {op} does with positions"))
 
 

@@ -38,7 +38,7 @@ class Window:
 
     @property
     def floor(self) -> int:
-        """Give p₀ + p₁ − d·(k−1) − 1, which makes n cells into floor((n + floor) / stride) + 1 without ceil."""
+        """As `reach` without ceil_mode: p₀ + p₁ − d·(k−1) − 1."""
         return self.before + self.after - self.span - 1
 
     @property
