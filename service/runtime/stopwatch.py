@@ -18,8 +18,11 @@ _SIDES = 4
 _MANY = 8
 """Images that are timed together; fewer of a slow network."""
 
-_RUN_S = 0.005
-"""About what one timed run may take, and so how many images are in it."""
+_RUN_S = 0.002
+"""About what one timed run may take, and so how many images are in it. Beside other work, longer ones are rarely left alone."""
+
+_CROWD = 16
+"""Images of a usual batch."""
 
 _REPEAT_S = 0.004
 """For about so long each is repeated, and the fastest kept: what else the machine does makes single ones longer, by much."""
@@ -92,9 +95,18 @@ class Stopwatch:
         return self._seconds("alone", many, side) / many
 
     def crowd_s(self, kind: Literal["plain", "ragged"], side: int) -> float:
-        """Give the seconds of one image of a batch of 16 at most, without waste."""
-        many = 2 * self._many(side)
-        return self._seconds(kind, many, side) / many
+        """Give the seconds of one image of a usual batch, without waste."""
+        return self._run_s(kind) / _CROWD + self._each_s(kind, side)
+
+    def _run_s(self, kind: Literal["plain", "ragged"]) -> float:
+        """What is left of a run without its images: as it takes when there are as many, twice as many."""
+        side = self.sides[0]
+        few_s, more_s = (self._seconds(kind, count * self._many(side), side) for count in (1, 2))
+        return min(max(0.0, 2 * few_s - more_s), few_s)
+
+    def _each_s(self, kind: Literal["plain", "ragged"], side: int) -> float:
+        many = self._many(side)
+        return max(self._seconds(kind, many, side) - self._run_s(kind), 1e-9) / many
 
     def alone(self) -> Curve:
         """Give what an image costs by itself, over its pixels."""
@@ -102,14 +114,7 @@ class Stopwatch:
 
     def batches(self, kind: Literal["plain", "ragged"]) -> BatchCost:
         """Give what batches of one graph cost."""
-        first = self.sides[0]
-        few_s, more_s = (self._seconds(kind, count * self._many(first), first) for count in (1, 2))
-        run_s = min(max(0.0, 2 * few_s - more_s), few_s)  # what is left of a run without its images
-        points = []
-        for side in self.sides:
-            many = 2 * self._many(side)
-            points.append((side**2, max(self._seconds(kind, many, side) - run_s, 1e-9) / many))
-        return BatchCost(run_s, Curve.through(points))
+        return BatchCost(self._run_s(kind), Curve.through([(side**2, self._each_s(kind, side)) for side in self.sides]))
 
     def switch_s(self) -> float:
         """Give how much longer a run takes that follows one of another shape; 0 where that is no more than noise."""
