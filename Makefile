@@ -15,7 +15,7 @@ help:  ## list the targets
 serve: $(VENV)/.serve  ## serve ./models on http://127.0.0.1:8000 (on the GPU if there is one)
 	$(BIN)/python -m service
 
-test: $(VENV)/.test  ## run every test
+test: $(VENV)/.test $(VENV)/.kserve  ## run every test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test  ## ruff and mypy --strict
@@ -62,3 +62,9 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[cpu,export,test]'
 	touch $@ $(VENV)/.serve
+
+# KServe's client wants another protobuf than we have, so it lives in an environment of its own.
+$(VENV)/.kserve: $(VENV)/bin/python tests/e2e/kserve.txt
+	$(PYTHON) -m venv $(VENV)/kserve
+	$(VENV)/kserve/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/e2e/kserve.txt
+	touch $@
