@@ -12,7 +12,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = {
-    "graphs": [["card"], ["front", "operators"]],
+    "graphs": [["card"], ["front", "operators"], ["anysize"]],
+    "graphs.anysize": [
+        ["sizes", "states", "facts", "fold", "writer"],
+        ["domains", "plan", "scales"],
+        ["view", "masks", "found"],
+        ["windows", "layouts", "numbers", "arithmetic", "decompose", "ownership"],
+        ["rules", "partials", "trunk", "head"],
+        ["analysis"],
+        ["fill", "geometry", "attention"],
+        ["averages", "scalars", "reductions"],
+        ["neighbours"],
+        ["ragged", "split"],
+        ["compile", "features", "borrowed"],
+        ["cut"],
+    ],
     "graphs.operators": [
         ["regions", "graph", "request"],
         ["expression"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphs.anysize.domains import Axes, Batch, Cells, Fixed, Mixed, Positions, cells_of
+from graphs.anysize.domains import Axes, Batch, Cells, Fixed, Mixed, Positions
 from graphs.anysize.sizes import Level, Number, Side, Size, calculate
 from graphs.anysize.writer import Writer
 
