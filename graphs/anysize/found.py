@@ -119,11 +119,12 @@ class Found:
     def reentry(self, node: ir.Node) -> Stop:
         """Say which reduction goes back into space at a node, and where."""
         sources = [origin for value in node.inputs if value is not None for origin in self.origins(value)]
-        first = sources[0].producer() if sources else None
+        if not sources:
+            return Stop("takes what is reduced over the image in part only back into the feature map")
         return Stop(
             "its result, which needs the whole image, goes back into the feature map at "
             f"{node.op_type} {node.name!r}; a tile does not know it",
-            first,
+            sources[0].producer(),
         )
 
     def mean_of(self, form: Shifted, value: ir.Value | None) -> ir.Value | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from graphs.anysize.domains import cells_of
@@ -13,48 +15,47 @@ from graphs.anysize.sizes import product
 from graphs.anysize.states import State
 
 
-def cut_head(graph: ir.Graph, found: Found, states: tuple[State, ...], extents: ir.Value, masks: Masks) -> None:
+def cut_head(
+    graph: ir.Graph, found: Found, states: tuple[State, ...], inputs: Sequence[ir.Value], masks: Masks
+) -> None:
     """Turn a graph into a head, in place; unused nodes are left in it.
 
     Args:
         graph: the same graph as the trunk was cut from.
         found: without obstacles.
-        states: of the trunk, one a reduction; their arrays become the graph's inputs.
-        extents: EXTENTS, the one input that stays.
+        states: of the trunk, one a reduction.
+        inputs: what the graph is to take: EXTENTS, and the states' arrays.
         masks: of the graph, for numbers.
     """
-    _Head(graph, found, extents, masks).cut(states)
+    _Head(graph, found, inputs, masks).cut(states)
 
 
 class _Head:
-    def __init__(self, graph: ir.Graph, found: Found, extents: ir.Value, masks: Masks) -> None:
+    def __init__(self, graph: ir.Graph, found: Found, inputs: Sequence[ir.Value], masks: Masks) -> None:
         self.graph, self.found, self.masks, self.writer = graph, found, masks, masks.writer
         self.values = {name_of(value): value for node in graph for value in node.outputs if value.name}
         self.values.update(graph.initializers)
-        self.inputs: dict[str, ir.Value] = {name_of(extents): extents}
+        self.inputs = {name_of(value): value for value in inputs}
 
     def cut(self, states: tuple[State, ...]) -> None:
         for reduction, state in zip(self.found.reductions, states, strict=True):
-            arrays = [self.take(name, state.rule) for name in state.names]
+            arrays = [self.inputs[name] for name in state.names]
             old = self.values[reduction.output]
             if state.rule in {"max", "min", "topk"}:
                 new = arrays[0]
             else:
                 total = self.whole(reduction, state, arrays)
                 new = self.writer.op("Cast", [total], to=int(old.dtype or ir.DataType.FLOAT))
-            new.shape, new.type = old.shape, old.type or ir.TensorType(ir.DataType.FLOAT)
+            if old.is_graph_output():
+                new = self.writer.op("Identity", [new])
+                old.name, new.name = None, old.name
+            new.shape = old.shape if old.shape is not None else new.shape
+            new.type = old.type or new.type or ir.TensorType(ir.DataType.FLOAT)
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             self.values[reduction.output] = new
         self.graph.inputs.clear()
         self.graph.inputs.extend(self.inputs.values())
         self.graph.sort()
-
-    def take(self, name: str, rule: str) -> ir.Value:
-        """Give a state's array as an input of the graph."""
-        if name not in self.inputs:
-            dtype = ir.DataType.FLOAT if rule in {"max", "min", "topk"} else ir.DataType.DOUBLE
-            self.inputs[name] = ir.Value(name=name, type=ir.TensorType(dtype))
-        return self.inputs[name]
 
     def whole(self, reduction: Reduction, state: State, arrays: list[ir.Value]) -> ir.Value:
         """Give a sum over the whole image: its scale brought to the image's, what tiles left out applied."""

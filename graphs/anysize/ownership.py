@@ -14,7 +14,7 @@ class Ownership(Masks):
     """Masks of the cells that a tile owns.
 
     A cell is at the pixel of the image that its index times the stride gives: it is the tile's where
-    top <= pixel < bottom (and so for columns).
+    top <= pixel < bottom (and so for columns), and where top <= pixel if the bottom is the image's end or beyond.
 
     Args:
         writer: of the graph.
@@ -38,6 +38,9 @@ class Ownership(Masks):
                 writer.along("Unsqueeze", writer.op("Gather", [self._owned, writer.integer(edge)], axis=1), [1])
                 for edge in (side, side + 2)
             )
-            own = writer.op("And", [writer.not_after(first, pixel), writer.op("Less", [pixel, end])])
+            # A level may have cells behind the image's last pixel, where a net pads more than it takes away.
+            last = writer.not_after(writer.along("Unsqueeze", self.length(level.side), [1]), end)
+            before_end = writer.op("Or", [writer.op("Less", [pixel, end]), last])
+            own = writer.op("And", [writer.not_after(first, pixel), before_end])
             self._own[level] = writer.op("And", [super().inside(level), own])
         return self._own[level]

@@ -78,9 +78,10 @@ class _Walk:
             return self.top_k(node, forms[0])
         if op_type in {"MatMul", "Einsum"}:
             labels = product_labels(node, [self.found.letters(value) for value in node.inputs])
+            kept = [letter for letter in self.found.letters(node.outputs[0]) if letter]
+            if len(kept) > len(set(kept)) or (labels.summed and labels.kept):
+                raise Stop("relates positions of the map to each other")
             if labels.summed:
-                if labels.kept:
-                    raise Stop("relates positions to each other")
                 return self.contract(node, forms)
         if name_of(node.outputs[0]) in self.reducing:
             raise Stop("is a reduction over the whole image whose parts do not merge")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -47,7 +49,7 @@ def split(model: ir.Model, axes: Axes) -> TiledPlan | tuple[Obstacle, ...]:
     if obstacles:
         return obstacles
     trunk, states = _trunk(simple.clone(), axes, found)
-    return TiledPlan(trunk, _head(simple.clone(), axes, found, states), states)
+    return TiledPlan(trunk, _head(simple.clone(), axes, found, states, trunk.graph.outputs), states)
 
 
 def _trunk(model: ir.Model, axes: Axes, found: Found) -> tuple[ir.Model, tuple[State, ...]]:
@@ -63,13 +65,14 @@ def _trunk(model: ir.Model, axes: Axes, found: Found) -> tuple[ir.Model, tuple[S
     return model, states
 
 
-def _head(model: ir.Model, axes: Axes, found: Found, states: tuple[State, ...]) -> ir.Model:
+def _head(model: ir.Model, axes: Axes, found: Found, states: tuple[State, ...], arrays: Iterable[ir.Value]) -> ir.Model:
     analysis, extents = _analyse(model, axes), _add_extents(model)
     # One row of the extents an image: a head has no pixels to count images by.
     masks = Masks(Writer(model.graph), extents, extents, (Batch(), Fixed(4)))
     own_sizes(analysis, masks)
     _count_images(analysis, masks)
-    cut_head(model.graph, found, states, extents, masks)
+    inputs = [extents, *(ir.Value(name=array.name, shape=array.shape, type=array.type) for array in arrays)]
+    cut_head(model.graph, found, states, inputs, masks)
     RemoveUnusedNodesPass()(model)
     model.metadata_props.clear()
     return model

@@ -94,7 +94,8 @@ class Merger:
             for name, before, now in zip(state.names, old, new, strict=True):
                 if before.shape != now.shape:
                     raise ValueError(f"state {name!r}: expected shape {before.shape} as before, got {now.shape}")
-            self._merged[state] = _merge(state, old, new)
+            with np.errstate(invalid="ignore", over="ignore"):  # infinite features: ∞ − ∞ is NaN, as in one sum
+                self._merged[state] = _merge(state, old, new)
 
     def result(self) -> dict[str, np.ndarray]:
         """Give the merged states by name, as the head takes them: float64, but of `max`, `min` and `topk` their own dtype.
@@ -143,8 +144,7 @@ def _exponential(a: Arrays, b: Arrays) -> Arrays:
     log = np.maximum(a[0], b[0])
     total = np.zeros(log.shape)
     for old_log, old in (a, b):
-        with np.errstate(invalid="ignore"):  # ∞ − ∞ where the sum itself is NaN or infinite: NaN is the answer
-            scaled = old * np.exp(old_log - log)
+        scaled = old * np.exp(old_log - log)
         total = total + np.where(old == 0, 0.0, scaled)
     return log, total
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphs.anysize.domains import Axes, cells_of
+from graphs.anysize.domains import Axes, Fixed, cells_of
 from graphs.anysize.facts import name_of, reduced_axes
 from graphs.anysize.found import Found, Reduction
 from graphs.anysize.ownership import Ownership
@@ -180,29 +180,31 @@ class _Trunk:
     def state(self, name: str, reduction: Reduction, total: ir.Value) -> State:
         """Write what a reduction gives of a tile, beside its result: the scale it has, or the mean it was centred with."""
         if reduction.kind == "topk":
-            return State("topk", self.give(name, top=total), reduction.axis, reduction.largest)
+            return State("topk", self.give(name, reduction, top=total), reduction.axis, reduction.largest)
         if reduction.kind in {"max", "min"}:
-            return State("max" if reduction.kind == "max" else "min", self.give(name, extreme=total))
+            return State("max" if reduction.kind == "max" else "min", self.give(name, reduction, extreme=total))
         if reduction.centre is not None:
             axes = self.found.axes[self.sources[reduction.output][0]]
             over = tuple(axis for axis, kind in enumerate(axes) if cells_of(kind))
             mean = reduction.centre.emit(self.writer, self.values)
-            names = self.give(name, count=self.count(axes, over), mean=mean, squares=total)
+            names = self.give(name, reduction, count=self.count(axes, over), mean=mean, squares=total)
             return State("comoments" if reduction.outer else "moments", names)
         if reduction.form.logs:
-            return State(
-                "exponential", self.give(name, log=write_sum(reduction.form.logs, self.writer, self.values), sum=total)
-            )
-        return State("sum", self.give(name, sum=total))
+            log = write_sum(reduction.form.logs, self.writer, self.values)
+            return State("exponential", self.give(name, reduction, log=log, sum=total))
+        return State("sum", self.give(name, reduction, sum=total))
 
-    def give(self, name: str, **arrays: ir.Value) -> tuple[str, ...]:
+    def give(self, name: str, reduction: Reduction, **arrays: ir.Value) -> tuple[str, ...]:
         """Make values outputs of the trunk."""
+        axes = self.found.axes.get(reduction.output, ())
         names = []
         for role, value in arrays.items():
             output = self.writer.op("Identity", [value])
-            output.name, output.type, output.shape = f"{name}_{role}", value.type, value.shape
-            if output.dtype is None:
-                output.dtype = ir.DataType.DOUBLE
+            # A scale or a mean may have fewer channels than the sum, but has its rank.
+            sizes = [a.size if isinstance(a, Fixed) and role not in {"log", "mean"} else None for a in axes[1:]]
+            output.name, output.shape = f"{name}_{role}", ir.Shape(["batch", *(() if role == "count" else sizes)])
+            summed = reduction.kind in {"sum", "mean"}
+            output.type = ir.TensorType(ir.DataType.DOUBLE if summed else value.dtype or ir.DataType.FLOAT)
             self.outputs[output.name] = output
             names.append(output.name)
         return tuple(names)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,10 +15,12 @@ from torch import Tensor, nn
 from export.heads import HEADS, create_head
 from export.to_onnx import OPSET, _quiet
 from graphs.anysize.compile import compile_plan
-from graphs.anysize.plan import Plan
+from graphs.anysize.plan import EXTENTS, OWNED, Plan
 from graphs.card import ModelCard, Preprocessing
+from graphs.front import PIXELS
+from tests.claims import relative_error
 from tests.export.trunk import Trunk
-from tests.graphs.anysize.tiling import errors
+from tests.graphs.anysize.tiling import Tiled, errors, session
 
 BOUND = 2e-6
 CARD = ModelCard(input="images", preprocessing=Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)))
@@ -49,13 +54,13 @@ def compiled(trunk: nn.Module, size: tuple[int, int] = (69, 90), **pools: Pool) 
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=list(pools),
+            output_names=[f"out_{name}" for name in pools],  # no name that the exporter gives a node
             dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    return compile_plan(program.model, CARD.model_copy(update={"output": next(iter(pools))}))
+    return compile_plan(program.model, CARD.model_copy(update={"output": f"out_{next(iter(pools))}"}))
 
 
 def rules(plan: Plan) -> list[str]:
@@ -189,3 +194,216 @@ def test_other_heads(others: Plan, rng: np.random.Generator, repeated: int) -> N
     worst = errors(others, rng)
     assert max(worst.values()) <= BOUND, worst
     assert {"sum", "max", "min", "exponential", "moments", "topk"} == set(rules(others))
+
+
+def features_of(plan: Plan, image: np.ndarray) -> np.ndarray:
+    """Features (C,P) of a Trunk, float64."""
+    model = plan.plain.clone()
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    model.graph.outputs[:] = [relu.outputs[0]]
+    return session(model).run(None, {PIXELS: image[None]})[0][0].reshape(6, -1).astype(np.float64)
+
+
+def test_covariance_is_closer_to_the_truth_than_the_whole_image_in_float32(rng: np.random.Generator) -> None:
+    # ONNX Runtime's float32 mean over flattened positions alone is off by up to 4e-6 of the covariance here.
+    plan = compiled(Trunk(), covariance=covariance)
+    assert "comoments" in rules(plan)
+    image = rng.integers(0, 256, (int(rng.integers(20, 200)), int(rng.integers(20, 200)), 3), dtype=np.uint8)
+    expected = np.cov(features_of(plan, image), bias=True)
+    got = Tiled(plan)([image], [(16, 24)], rng)[0]
+    assert relative_error(got.reshape(6, 6), expected) <= BOUND
+
+
+class Residual(nn.Module):
+    """A ResNet's stem (7×7, padded maximum) and a block with a strided 1×1 shortcut; levels of stride 2, 4 and 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 7, 2, 3)
+        self.a = nn.Conv2d(8, 12, 3, 2, 1)
+        self.b = nn.Conv2d(12, 12, 3, 1, 1, groups=3)
+        self.shortcut = nn.Conv2d(8, 12, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(self.stem(x).relu(), 3, 2, 1)
+        return (self.b(self.a(x).relu()) + self.shortcut(x)).relu()
+
+
+class Dense(nn.Module):
+    """DenseNet's concatenations, and its average of 2×2 without padding between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, 2, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(6 + 4 * i, 4, 3, 1, 1) for i in range(3))
+        self.transition = nn.Conv2d(14, 9, 1)
+        self.last = nn.Conv2d(9, 7, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for layer in self.layers[:2]:
+            x = torch.cat([x, layer(x.relu())], 1)
+        x = nn.functional.avg_pool2d(self.transition(x.relu()), 2)
+        return torch.cat([x, self.last(x.relu())], 1).relu()
+
+
+class Patches(nn.Module):
+    """ConvNeXt's patches of 4×4, depthwise 7×7, LayerNorm and linear layers over channels, channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.depthwise = nn.Conv2d(8, 8, 7, 1, 3, groups=8)
+        self.norm = nn.LayerNorm(8)
+        self.wide, self.narrow = nn.Linear(8, 32), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        return x + self.narrow(nn.functional.gelu(self.wide(y))).permute(0, 3, 1, 2)
+
+
+class Unpadded(nn.Module):
+    """VGG's maxima of 2×2 without padding; a dilated convolution, an asymmetric Pad, ceil_mode, averages that count no pads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, 1, 1)
+        self.dilated = nn.Conv2d(6, 6, 3, 1, 2, dilation=2)
+        self.valid = nn.Conv2d(6, 8, (3, 5), (2, 1), 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(self.first(x).relu(), 2)
+        x = nn.functional.avg_pool2d(self.dilated(x).relu(), 3, 2, 1, ceil_mode=True, count_include_pad=False)
+        return self.valid(nn.functional.pad(x, (1, 2, 0, 1))).relu()
+
+
+LAST: dict[str, Pool] = {
+    "mean": lambda x: x.mean((2, 3)),
+    "top": lambda x: x.amax((2, 3)),
+    "sharp": lambda x: torch.logsumexp(3 * x, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("trunk", [Residual, Dense, Patches, Unpadded])
+def test_trunks_of_every_kind(trunk: type[nn.Module], rng: np.random.Generator) -> None:
+    plan = compiled(trunk(), **LAST)
+    for _ in range(3):
+        worst = errors(plan, rng)
+        assert max(worst.values()) <= BOUND, worst
+
+
+class TwoLevels(nn.Module):
+    """Poolings of two levels of a pyramid, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 5, 3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        y = self.second(x)
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3)), y.mean((2, 3)), y.exp().sum((2, 3))], 1)
+
+
+def test_reductions_of_several_levels(rng: np.random.Generator) -> None:
+    plan = compiled(TwoLevels(), logits=lambda x: x)
+    assert plan.geometry is not None
+    assert plan.geometry.alignment == (6, 6)
+    for _ in range(3):
+        assert max(errors(plan, rng).values()) <= BOUND
+
+
+class Poisoned(nn.Module):
+    """NaN, or infinity, where the first channel is white."""
+
+    def __init__(self, poison: float) -> None:
+        super().__init__()
+        self.poison = poison
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(torch.where(x > 2.9, self.poison, x), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_nan_and_infinity_propagate_as_in_the_whole_image(poison: float, rng: np.random.Generator) -> None:
+    heads = {name: create_head(name, 3) for name in ("gap", "sum", "gem", "lse", "softmax", "lp", "attention")}
+    plan = compiled(
+        Poisoned(poison), **heads, std=lambda x: x.std((2, 3)), attend=lambda x: attend(torch.cat([x, x], 1))
+    )
+    image = rng.integers(0, 200, (int(rng.integers(9, 60)), int(rng.integers(9, 60)), 3), dtype=np.uint8)
+    image[int(rng.integers(image.shape[0])), int(rng.integers(image.shape[1])), 0] = 255
+    expected = session(plan.plain).run(None, {PIXELS: image[None]})
+    assert not np.isfinite(expected[0]).all()
+    for name, mine, theirs in zip(plan_names(plan), Tiled(plan)([image], [(8, 13)], rng), expected, strict=True):
+        np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(theirs), err_msg=name)
+        np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs), err_msg=name)
+        there = np.isfinite(theirs)
+        np.testing.assert_allclose(mine[there], theirs[there], rtol=1e-5, err_msg=name)
+
+
+def plan_names(plan: Plan) -> list[str]:
+    return [str(output.name) for output in plan.plain.graph.outputs]
+
+
+def squeeze_and_excite(x: Tensor) -> Tensor:
+    return (torch.sigmoid(x.mean((2, 3), keepdim=True)) * x).relu().amax((2, 3))
+
+
+def third_moment(x: Tensor) -> Tensor:
+    centred = x - x.mean((2, 3), keepdim=True)
+    return (centred / (centred**2).mean((2, 3), keepdim=True).sqrt() ** 3).mean((2, 3))
+
+
+def self_attention(x: Tensor) -> Tensor:
+    tokens = positions(x)
+    return ((tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens).mean(1)
+
+
+def half_of_the_values(x: Tensor) -> Tensor:
+    flat = x.flatten(2)
+    return flat.topk(flat.shape[2] // 2, dim=2).values.mean(2)
+
+
+NOT_TILED: dict[str, tuple[Pool, str]] = {
+    "gate_before_a_maximum": (squeeze_and_excite, r"ReduceMean 'node_mean.*goes back into the feature map at Relu"),
+    "third_moment": (third_moment, r"ReduceMean .*goes back into the feature map at Div"),
+    "self_attention": (self_attention, "MatMul .*relates positions of the map to each other"),
+    "half_of_the_values": (half_of_the_values, r"TopK .*depends on the image's size"),
+    "mean_of_a_maximum": (lambda x: x.amax(2).mean(2), r"ReduceMean .*another reduction than the max"),
+    "spread_from_the_mean": (lambda x: (x - x.mean((2, 3), keepdim=True)).abs().mean((2, 3)), "goes back .* at Abs"),
+    "product_of_all": (lambda x: x.prod(3).prod(2), r"ReduceProd .*parts do not merge"),
+    "maximum_over_a_signed_maximum": (
+        lambda x: ((x - 0.3) / (x - 0.3).amax((2, 3), keepdim=True)).pow(2.5).mean((2, 3)),
+        "goes back into the feature map at Pow",
+    ),
+    "a_map": (lambda x: x, "a map"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TILED)
+def test_what_cannot_be_tiled_is_named(name: str) -> None:
+    pool, reason = NOT_TILED[name]
+    assert re.search(reason, reasons(compiled(Trunk(), logits=pool))), reasons(compiled(Trunk(), logits=pool))
+
+
+def test_a_softmax_over_classes_is_no_reduction_over_space() -> None:
+    plan = compiled(Trunk(), logits=lambda x: x.mean((2, 3)).softmax(1))
+    assert rules(plan) == ["sum"]
+    assert plan.tiled is not None
+    assert [node.op_type for node in plan.tiled.head.graph][-1] == "Softmax"
+
+
+def test_head_and_trunk_keep_to_their_contract() -> None:
+    plan = compiled(Trunk(), logits=lambda x: x.mean((2, 3)), embedding=lambda x: torch.logsumexp(x, (2, 3)))
+    assert plan.tiled is not None
+    trunk, head = plan.tiled.trunk.graph, plan.tiled.head.graph
+    arrays = [name for state in plan.tiled.states for name in state.names]
+    assert [value.name for value in trunk.inputs] == [PIXELS, EXTENTS, OWNED]
+    assert {value.name for value in trunk.outputs} == set(arrays)
+    assert {value.name for value in head.inputs} == {EXTENTS, *arrays}
+    assert [value.name for value in head.outputs] == ["out_logits", "out_embedding"]
+    assert "Conv" not in {node.op_type for node in head}
+    assert sum(node.op_type == "Conv" for node in trunk) == 1
+    onnx.checker.check_model(ir.to_proto(plan.tiled.trunk))
+    onnx.checker.check_model(ir.to_proto(plan.tiled.head))
