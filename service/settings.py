@@ -92,10 +92,10 @@ class Settings(BaseSettings):
         " Of one that is tiled, the pixels that are held at once.",
     )
     max_canvas_pixels: int = Field(
-        2**22,
+        3 * 2**20,
         ge=2**10,
         le=2**40,
-        description="Larger images are cut into tiles of at most this, where the model allows it: bounds memory, 150 to 250 bytes a"
+        description="Larger images are cut into tiles of at most this, where the model allows it: bounds memory, about 250 bytes a"
         " pixel for a ResNet.",
     )
     max_tiled_pixels: int = Field(
