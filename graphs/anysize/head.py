@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from graphs.anysize.domains import cells_of
 from graphs.anysize.facts import name_of, reduced_axes
 from graphs.anysize.found import Found, Reduction
 from graphs.anysize.masks import Masks
@@ -74,7 +73,7 @@ class _Head:
         assert node is not None
         axes = self.found.axes[reduction.source]
         every = reduced_axes(node, len(axes))
-        count = product([cells.count for axis in every for cells in cells_of(axes[axis])])
+        count = product([axes[axis].count for axis in every])
         rank = len(axes) if node.attributes.get_int("keepdims", 1) else len(axes) - len(every)
         counts = self.masks.spread(self.masks.number(count), rank, 0)
         counts = self.writer.op("Cast", [counts], to=int(ir.DataType.DOUBLE))

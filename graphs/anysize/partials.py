@@ -68,9 +68,12 @@ class _Walk:
             return "extent"
         if all(form == "constant" for form in forms):
             return "constant"
+        over_space = any(letter for value in node.outputs for letter in self.found.letters(value))
         if all(form in {"constant", "extent"} for form in forms):
-            return "extent"
+            return FREE if over_space else "extent"  # a map of ones is a map
         if all(form in {"constant", "extent", "reduced"} for form in forms):
+            if over_space:
+                raise self.found.reentry(node)
             return "reduced"
         if op_type in REDUCTIONS:
             return self.reduce(node, forms[0])
@@ -122,7 +125,7 @@ class _Walk:
             raise Stop("reduces a value that another reduction was taken off, which does not merge")
         if kind in {"max", "min"} and inner != FREE:
             raise Stop("is a maximum or minimum of a value that another reduction has gone into, which does not merge")
-        if len(over) < len(axes) and (kind == "mean" or inner != FREE):
+        if len(over) < len(axes) and inner != FREE:
             raise Stop("reduces channels together with space")
         keeps = bool(node.attributes.get_int("keepdims", 1))
         if not keeps:

@@ -114,9 +114,8 @@ class _Trunk:
         total = self.total(self.cast(kept, DOUBLE if last else FLOAT), every, keepdims)
         own = whole = total
         if reduction.kind == "mean":
-            cells = product([cell.count for axis in over for cell in cells_of(axes[axis])])
-            own = self.divide(total, self.count(axes, over), rank)
-            whole = self.divide(total, self.owned.number(cells), rank)
+            own = self.divide(total, self.count(axes, over), rank)  # but for channels: own is a reference, of any scale
+            whole = self.divide(total, self.owned.number(product([axes[axis].count for axis in every])), rank)
         # The parts of a mean over one axis are parts of the whole image's already when the other is reduced.
         self.replace(output, own if last else whole)
         return total if reduction.centre is not None else whole

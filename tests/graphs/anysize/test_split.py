@@ -179,6 +179,8 @@ OTHERS: dict[str, Pool] = {
     "normalised_last": lambda x: nn.functional.normalize(x.mean((2, 3))).log_softmax(1),
     "weighed_by_a_reduction": lambda x: (x * torch.sigmoid(x.mean((2, 3), keepdim=True))).sum((2, 3)),
     "centred_on_nothing": lambda x: (x - 0.25).exp().mean((2, 3)),
+    "channels_too": lambda x: torch.stack([x.mean((1, 2, 3)), x.flatten(1).mean(1), x.amax((1, 2, 3))], 1),
+    "best_of_all": lambda x: x.flatten(1).topk(4, dim=1).values,
     "sum_of_rows": lambda x: x.sum(3, keepdim=True).sum(2).flatten(1),
 }
 
@@ -371,6 +373,10 @@ NOT_TILED: dict[str, tuple[Pool, str]] = {
     "mean_of_a_maximum": (lambda x: x.amax(2).mean(2), "ReduceMean .*another reduction than the max"),
     "spread_from_the_mean": (lambda x: (x - x.mean((2, 3), keepdim=True)).abs().mean((2, 3)), "goes back .* at Abs"),
     "product_of_all": (lambda x: x.prod(3).prod(2), "ReduceProd .*parts do not merge"),
+    "spread_over_the_map": (
+        lambda x: (x.amax((2, 3), keepdim=True).expand_as(x) + x.square()).mean((2, 3)).exp(),
+        "ReduceMax .*goes back into the feature map at Expand",
+    ),
     "over_a_signed_maximum": (
         lambda x: ((x - 0.3) / (x - 0.3).amax((2, 3), keepdim=True)).pow(2.5).mean((2, 3)),
         "ReduceMax .*goes back into the feature map at Pow",
@@ -414,3 +420,17 @@ def test_head_and_trunk_keep_to_their_contract() -> None:
     assert sum(node.op_type == "Conv" for node in trunk) == 1
     onnx.checker.check_model(ir.to_proto(plan.tiled.trunk))
     onnx.checker.check_model(ir.to_proto(plan.tiled.head))
+
+
+def test_tiles_of_one_batch_are_independent(others: Plan, rng: np.random.Generator) -> None:
+    trunk, count = Tiled(others).trunk, 3
+    pixels = rng.integers(0, 256, (count, 32, 48, 3), dtype=np.uint8)
+    extents = np.array([[0, 0, 200, 40], [16, 32, 90, 300], [8, 4, 31, 30]], np.int64)
+    owned = np.array([[0, 0, 16, 40], [20, 36, 40, 60], [12, 8, 31, 30]], np.int64)
+    together = trunk.run(None, {PIXELS: pixels, EXTENTS: extents, OWNED: owned})
+    for index in range(count):
+        one = slice(index, index + 1)
+        alone = trunk.run(None, {PIXELS: pixels[one], EXTENTS: extents[one], OWNED: owned[one]})
+        for output, mine, theirs in zip(trunk.get_outputs(), together, alone, strict=True):
+            assert mine.shape[0] == count, output.name
+            np.testing.assert_allclose(mine[one], theirs, rtol=1e-5, atol=1e-6, err_msg=output.name)
