@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
+
+from graphs.card import ModelCard, Preprocessing
+
 SHIPPED = Path("models")
 RESNET18 = Path("build/models")
 
@@ -57,3 +62,35 @@ def warm_file_cache(folder: Path) -> None:
     """Read every model once."""
     for file in folder.glob("*/*/model.onnx"):
         file.read_bytes()
+
+
+def make_tiny(folder: Path) -> Path:
+    """Write `tiny`, a CNN of ten classes for 28×28 grey pictures with random weights, if the folder has none. Returns the folder.
+
+    Conv 3×3 (8) → ReLU → MaxPool 2 → Conv 3×3 (16) → ReLU → global average → Gemm: as small as what is trained on MNIST.
+    """
+    file = folder / "tiny" / "1" / "model.onnx"
+    if file.exists():
+        return folder
+    rng = np.random.default_rng(0)
+    tape = ir.tape.Tape()
+
+    def weights(*shape: int) -> ir.Value:
+        array = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+        return tape.initializer(ir.tensor(array, name=f"weights_{len(tape.initializers)}"))
+
+    image = ir.Value(name="image", shape=ir.Shape(["n", 1, 28, 28]), type=ir.TensorType(ir.DataType.FLOAT))
+    x = tape.op("Conv", [image, weights(8, 1, 3, 3)], {"pads": [1, 1, 1, 1]})
+    x = tape.op("MaxPool", [tape.op("Relu", [x])], {"kernel_shape": [2, 2], "strides": [2, 2]})
+    x = tape.op("Relu", [tape.op("Conv", [x, weights(16, 8, 3, 3)], {"pads": [1, 1, 1, 1]})])
+    x = tape.op("Flatten", [tape.op("GlobalAveragePool", [x])])
+    logits = tape.op("Gemm", [x, weights(10, 16)], {"transB": 1})
+    logits.name, logits.shape, logits.type = "logits", ir.Shape(["n", 10]), ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        [image], [logits], nodes=tape.nodes, initializers=tape.initializers, opset_imports={"": 20}, name="tiny"
+    )
+    model = ir.Model(graph, ir_version=10)
+    ModelCard(preprocessing=Preprocessing(channels="L")).write(model)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, file)
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import signal
 import socket
 import subprocess
@@ -50,10 +51,26 @@ def service(models: Path, *flags: str) -> Iterator[Running]:
 
 
 @contextmanager
-def empty() -> Iterator[Running]:
-    """Run the empty route (empty.py)."""
-    with asgi("benchmarks.empty:app") as running:
+def empty(processes: int = 1) -> Iterator[Running]:
+    """Run the empty route (empty.py) in so many processes on one port."""
+    port = _free_port()
+    with _process(["-m", "benchmarks.empty", str(port), str(processes)], port) as running:
+        wait_for_listeners(port, processes)
         yield running
+
+
+def wait_for_listeners(port: int, processes: int) -> None:
+    """Wait until so many processes listen on a port: the first of them to be ready answers for all.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    ends = time.monotonic() + _START_LIMIT_S
+    row = re.compile(rf"^ *\d+: [0-9A-F]+:{port:04X} \S+ 0A ", re.MULTILINE)
+    while len(row.findall(Path("/proc/net/tcp").read_text())) < processes:
+        if time.monotonic() > ends:
+            raise RuntimeError(f"expected {processes} listeners on port {port}")
+        time.sleep(0.005)
 
 
 @contextmanager

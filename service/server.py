@@ -12,6 +12,7 @@ from types import FrameType
 
 import uvicorn
 
+from service.api.at_once import AtOnce
 from service.api.state import State
 from service.app import create_app
 from service.runtime.repository import Repository, RepositoryError
@@ -73,8 +74,11 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         sys.stderr.write(f"poolserve: cannot start:\n{error}\n")
         return 1
     app = create_app(settings, repository)
+    # The log's lines are written further in.
+    course = app if settings.access_log else AtOnce(app, settings=settings, known=app.state.asked)
     config = uvicorn.Config(
-        app,
+        course,
+        interface="asgi3",
         host=settings.host,
         port=settings.port,
         log_config=None,

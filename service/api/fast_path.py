@@ -33,7 +33,7 @@ from service.runtime.tick import Tick
 PATH = "/v1/classify"
 
 _FRAMED = frozenset({"application/json", "multipart/form-data"})
-_UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})  # the last one is curl's own
+UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})  # the last one is curl's own
 _NPY = "application/x-npy"
 
 _MAX_ASKED = 256
@@ -41,7 +41,7 @@ _MAX_QUERY = 512
 """Queries that are remembered, and their bytes: with what was read of them, less than a megabyte."""
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """What a query asks."""
 
     parameters: ClassifyParameters
@@ -50,7 +50,11 @@ class _Asked(NamedTuple):
 
 
 class FastPath:
-    """Pure ASGI, inside of `Boundary`, which answers what fails; everything but raw bodies for PATH passes through."""
+    """Pure ASGI, inside of `Boundary`, which answers what fails; everything but raw bodies for PATH passes through.
+
+    Attributes:
+        known: what queries were found to ask.
+    """
 
     def __init__(self, app: ASGIApp, *, state: State) -> None:
         """Stand before an application.
@@ -62,7 +66,7 @@ class FastPath:
         self.app = app
         self._state = state
         self._settings = state.settings
-        self._known: OrderedDict[bytes, _Asked] = OrderedDict()
+        self.known: OrderedDict[bytes, Asked] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -77,24 +81,19 @@ class FastPath:
         deadline = time.monotonic() + said.limit_s
         asked = self._ask(scope["query_string"])
         form = asked.form
-        if form is not None and media_type not in _UNSAID:
+        if form is not None and media_type not in UNSAID:
             raise InvalidParameter(NUMBERS_ONLY)
         if form is not None and form.tick is not None and said.length == form.length:
             body = await read_body(receive, said, self._settings, whole=False)
-            inference = await _run_at_once(asked, form, form.tick, body, deadline)
+            inference = await run_at_once(asked, form, form.tick, body, deadline)
         else:
             inference = await self._in_turn(asked, media_type, said, Request(scope, receive), deadline)
-        content = write_classes(inference)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(content)),
-            (b"server-timing", inference.server_timing().encode()),
-        ]
+        headers, content = worded(inference)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     async def _in_turn(
-        self, asked: _Asked, media_type: str, said: Said, request: Request, deadline: float
+        self, asked: Asked, media_type: str, said: Said, request: Request, deadline: float
     ) -> Inference[ClassifyParameters]:
         """Take a request through the model's queue, from its headers on.
 
@@ -120,13 +119,13 @@ class FastPath:
         finally:
             ticket.leave(answered=answered)
 
-    def _ask(self, query: bytes) -> _Asked:
+    def _ask(self, query: bytes) -> Asked:
         """Read a query, or remember it: clients send the same one again and again.
 
         Raises:
             InvalidParameter, InvalidTensor, InvalidImage (422), ModelNotFound (404), PayloadTooLarge (413), Malformed (400).
         """
-        known = self._known.get(query)
+        known = self.known.get(query)
         if known is not None:
             return known
         parameters = _parameters(query)
@@ -134,16 +133,27 @@ class FastPath:
         form = None
         if parameters.shape is not None or parameters.dtype is not None:
             form = Form.declared(model, parameters.shape, parameters.dtype, self._settings)
-        asked = _Asked(parameters, model, form)
+        asked = Asked(parameters, model, form)
         if len(query) <= _MAX_QUERY:
-            self._known[query] = asked  # what is loaded does not change
-            if len(self._known) > _MAX_ASKED:
-                self._known.popitem(last=False)
+            self.known[query] = asked  # what is loaded does not change
+            if len(self.known) > _MAX_ASKED:
+                self.known.popitem(last=False)
         return asked
 
 
-async def _run_at_once(
-    asked: _Asked, form: Form, tick: Tick, body: Body, deadline: float
+def worded(inference: Inference[ClassifyParameters]) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Give the answer's headers and body."""
+    content = write_classes(inference)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(content)),
+        (b"server-timing", inference.server_timing().encode()),
+    ]
+    return headers, content
+
+
+async def run_at_once(
+    asked: Asked, form: Form, tick: Tick, body: Body, deadline: float
 ) -> Inference[ClassifyParameters]:
     """Run numbers in the next tick: nobody waits for a place in a queue that is empty after each."""
     inference = Inference(asked.parameters, asked.model, [(form.height, form.width)] * form.count)

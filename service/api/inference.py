@@ -41,8 +41,6 @@ class ModelParameters(BaseModel):
     )
 
 
-_STAGES = ("decode", "queue", "infer", "encode")
-
 Sizes = Sequence[tuple[int, int]]
 """Height and width of each image, in pixels."""
 
@@ -75,8 +73,8 @@ class Inference(Generic[P]):
         encode_s = time.monotonic() - self.finished_at
         queue_s = answers[0].queue_s if len(answers) == 1 else max(answer.queue_s for answer in answers)
         run_s = answers[0].run_s if len(answers) == 1 else max(answer.run_s for answer in answers)
-        stages = zip(_STAGES, (self.decode_s, queue_s, run_s, encode_s), strict=True)
-        return ", ".join([f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in stages])
+        stages_ms = (self.decode_s * 1e3, queue_s * 1e3, run_s * 1e3, encode_s * 1e3)
+        return "decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages_ms  # noqa: UP031 – half the time
 
 
 async def infer_images(request: Request, state: State, parameters: P) -> Inference[P]:

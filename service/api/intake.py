@@ -93,7 +93,7 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
         Malformed (400): it is empty.
         ClientDisconnect: the client went away.
     """
-    begun = _Receiving(receive)
+    begun = Receiving(receive)
     if begun.message is not None and begun.message["type"] == "http.request" and not begun.message.get("more_body"):
         return _allowed(begun.message.get("body", b""), settings)
     size = 0
@@ -133,7 +133,7 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
     return _allowed(body, settings)
 
 
-class _Receiving:
+class Receiving:
     """A `receive` that has gone as far as it goes without waiting.
 
     A small body has come with its headers, so that nothing is waited for; a timer for it would cost as much as parsing it.

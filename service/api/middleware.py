@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -14,8 +14,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("service.access")
 
-_HEADER = b"x-request-id"
+HEADER = b"x-request-id"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+def identify(headers: list[tuple[bytes, bytes]]) -> str:
+    """Give a request its id: the caller's `X-Request-ID` if it is sane, else a new one; that it can be guessed is no matter."""
+    for name, value in headers:  # lower case, as ASGI has them
+        if name == HEADER:
+            if _SANE_ID.fullmatch(value):
+                return value.decode("ascii")
+            break
+    return f"{random.getrandbits(128):032x}"
 
 
 class Boundary:
@@ -40,13 +50,7 @@ class Boundary:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = ""
-        for name, value in scope["headers"]:  # lower case, as ASGI has them
-            if name == _HEADER:
-                if _SANE_ID.fullmatch(value):
-                    request_id = value.decode("ascii")
-                break
-        request_id = request_id or os.urandom(16).hex()
+        request_id = identify(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         started, status = time.monotonic(), 499  # the client went away, unless an answer begins
 
@@ -54,7 +58,7 @@ class Boundary:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (_HEADER, request_id.encode("ascii"))]
+                message["headers"] = [*message["headers"], (HEADER, request_id.encode("ascii"))]
             await send(message)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -32,6 +33,8 @@ from service.runtime.tile_graphs import load_tile_graphs
 from service.runtime.tiles import Limits, Tiles
 from service.runtime.warmup import first_runs, measure
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _WARM_SIDE = 64
 """Side of the warm-up picture in pixels, where the graph fixes none and takes one as small."""
@@ -167,6 +170,7 @@ class Model:
             max_waiting=settings.max_queue * settings.max_images,
         )
         self.own_input.run_at_once(short, self._ranked)
+        log.info("model %s: images of up to %d pixels run on the event loop", self.name, short.max_pixels)
 
     def _ranked(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """Add probabilities (N,K) and their order (N,K) to a batch's outputs."""

@@ -147,6 +147,5 @@ class Tick:
         run_s = time.monotonic() - started
         self.tally.plain += 1
         self.tally.pixels_used += count * images[0].shape[0] * images[0].shape[1]
-        for place, entry in enumerate(batch):
-            own = [output[place] for output in outputs]
+        for entry, own in zip(batch, zip(*outputs, strict=True), strict=True):
             entry.future.set_result(Answer(own, started - entry.queued_at, run_s, count))
