@@ -161,7 +161,8 @@ def _from_json(slot: Slot, value: object, place: str, elsewhere: int, limits: Li
     brackets = count_arrays(value) + elsewhere
     tensor = read_array(value, dtype, max_elements=limits.elements, name=place, brackets=brackets)
     if tensor.shape != slot.shape:
-        if tensor.ndim != 1 or tensor.size != count:
+        empty = not count and tensor.shape == slot.shape[: tensor.ndim]  # [[], []] for (2, 0, 3)
+        if not empty and (tensor.ndim != 1 or tensor.size != count):
             raise InvalidTensor(
                 f"{place}: expected {count} numbers by the shape {list(slot.shape)}, in one list or nested so, "
                 f"got {list(tensor.shape)}"
