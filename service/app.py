@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from service import __version__
-from service.api import classify, health, metrics, models, pool
+from service.api import classify, embed, health, heatmap, metrics, models, pool
 from service.api.door import Door
 from service.api.fast_path import FastPath
 from service.api.hot import Hot
@@ -43,7 +43,12 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-INFERENCE_PATHS = frozenset(route.path for route in classify.router.routes if isinstance(route, APIRoute))
+INFERENCE_PATHS = frozenset(
+    route.path
+    for resource in (classify, embed, heatmap)
+    for route in resource.router.routes
+    if isinstance(route, APIRoute)
+)
 
 _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """Looking for an OpenTelemetry provider at each request costs 12 µs; what there is to see is at /metrics."""
@@ -71,7 +76,10 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
         telemetry=_NO_TELEMETRY,
     )
     app.state.poolserve = State(settings, repository)
-    for router in (*(resource.router for resource in (classify, pool, models, health, metrics)), *ROUTERS):
+    for router in (
+        *(resource.router for resource in (classify, embed, heatmap, pool, models, health, metrics)),
+        *ROUTERS,
+    ):
         app.include_router(router)
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         ServiceError: answer_error,

@@ -20,23 +20,24 @@ _MAX_ACCEPT = 1024  # characters that are read; browsers send 150
 
 
 @lru_cache(256)
-def choose(accept: str, default: Written) -> tuple[Written, bool]:
+def choose(accept: str, default: Written, among: tuple[Written, ...] = tuple(MEDIA_TYPES)) -> tuple[Written, bool]:
     """Choose the form of an answer.
 
     Args:
         accept: the header; "" is as */*.
         default: the form in which the tensor came.
+        among: the forms that there are.
 
     Returns:
         The form of the highest quality, the default where it is among them; and whether the caller has named it, so that
         another would not do.
 
     Raises:
-        NotAcceptable (406): none of MEDIA_TYPES is allowed.
+        NotAcceptable (406): none of them is allowed.
     """
     if not accept or accept == "*/*":
         return default, False
-    order: list[Written] = [default, *(form for form in MEDIA_TYPES if form != default)]
+    order: list[Written] = [default, *(form for form in among if form != default)]
     ranges = [_quality(text) for text in accept[:_MAX_ACCEPT].split(",")]
     best, best_quality, named = default, 0.0, False
     for form in order:
@@ -52,7 +53,9 @@ def choose(accept: str, default: Written) -> tuple[Written, bool]:
         if quality > best_quality:
             best, best_quality, named = form, quality, specificity == 2
     if not best_quality:
-        raise NotAcceptable(f"Accept: expected one of {', '.join(MEDIA_TYPES.values())}, got none of them")
+        raise NotAcceptable(
+            f"Accept: expected one of {', '.join(MEDIA_TYPES[form] for form in among)}, got none of them"
+        )
     return best, named
 
 

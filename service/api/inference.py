@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -77,8 +77,20 @@ class Inference(Generic[P]):
         return "decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages_ms  # noqa: UP031 – half the time
 
 
-async def infer_images(request: Request, state: State, parameters: P) -> Inference[P]:
+Course = Callable[
+    [State, Inference[P], Upload, Ticket, float], Coroutine[Any, Any, tuple[Sizes, Sequence[Answer], float]]
+]
+"""(state, what was asked, images, ticket, deadline) → sizes, an answer for each image, seconds of decoding."""
+
+
+async def infer_images(request: Request, state: State, parameters: P, course: Course[P] | None = None) -> Inference[P]:
     """Take a request from its headers to the model's outputs.
+
+    Args:
+        request: whose images they are.
+        state: the app's.
+        parameters: of the query.
+        course: what is done with the images; None: the model's own outputs.
 
     Raises:
         ServiceError: any of the tree in errors.py, whichever arrow it happened on.
@@ -101,8 +113,12 @@ async def infer_images(request: Request, state: State, parameters: P) -> Inferen
             ticket = model.admission.admit(limit_s, len(body))
         assert ticket is not None  # one of the two places has set it with the model
         ticket.begin()
-        course = decode_and_run(state, model, upload, ticket, deadline, request=request)
-        inference = await follow(request, Inference(parameters, model), course)
+        inference = Inference(parameters, model)
+        if course is None:
+            work = decode_and_run(state, model, upload, ticket, deadline, request=request)
+        else:
+            work = course(state, inference, upload, ticket, deadline)
+        inference = await follow(request, inference, work)
         answered = True
         return inference
     finally:
@@ -137,13 +153,15 @@ def merge_parameters(parameters: P, given: dict[str, object]) -> P:
     Raises:
         InvalidParameter: 422; unknown, out of range, or given in both places.
     """
-    twice = sorted(parameters.model_fields_set & given.keys())
+    asked = parameters.model_dump(exclude_unset=True, by_alias=True)
+    twice = sorted(asked.keys() & given.keys())
     if twice:
         raise InvalidParameter(f"parameter {twice[0]!r} is given in the query and in the body")
     try:
-        return type(parameters).model_validate(parameters.model_dump(exclude_unset=True) | given)
+        return type(parameters).model_validate(asked | given)
     except ValidationError as error:
-        raise InvalidParameter(explain(error.errors(include_url=False), type(parameters).model_fields)) from None
+        known = [said.alias or name for name, said in type(parameters).model_fields.items()]
+        raise InvalidParameter(explain(error.errors(include_url=False), known)) from None
 
 
 def explain(errors: Sequence[Any], known: Iterable[str]) -> str:
@@ -168,10 +186,8 @@ async def decode_and_run(
     Raises:
         ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away while tiles were run.
     """
-    places = range(len(upload.images))
-    started = time.monotonic()
-    opened = await run_each([_named(upload, place, _open(state, model, upload, place, deadline)) for place in places])
-    decode_s = time.monotonic() - started
+    opened, decode_s = await open_images(state, model, upload, deadline)
+    places = range(len(opened))
     sizes = [_size(each) for each in opened]
     whole = {place: each for place, each in enumerate(opened) if isinstance(each, np.ndarray)}
     ticket.weigh(sum(sizes[place][0] * sizes[place][1] for place in whole), len(whole))
@@ -180,9 +196,23 @@ async def decode_and_run(
     if large and model.tiles is not None:
         ticket.move(model.tiles.admission, answered=bool(whole))
         ticket.weigh(sum(model.tiles.work(rows) for rows in large.values()), len(large))
-        courses = run_each([_named(upload, place, model.infer_tiles(rows, deadline)) for place, rows in large.items()])
+        courses = run_each([named(upload, place, model.infer_tiles(rows, deadline)) for place, rows in large.items()])
         answers.update(zip(large, await _while_connected(request, courses), strict=True))
     return sizes, [answers[place] for place in places], decode_s
+
+
+async def open_images(
+    state: State, model: Model, upload: Upload, deadline: float
+) -> tuple[Sequence[np.ndarray | Rows], float]:
+    """Decode images, uint8 (H,W,C); of those that are to be tiled, only begin. Returns them, and seconds of it.
+
+    Raises:
+        ServiceError: any of the tree in errors.py.
+    """
+    started = time.monotonic()
+    places = range(len(upload.images))
+    opened = await run_each([named(upload, place, _open(state, model, upload, place, deadline)) for place in places])
+    return opened, time.monotonic() - started
 
 
 def _size(opened: np.ndarray | Rows) -> tuple[int, int]:
@@ -216,7 +246,7 @@ async def _open(state: State, model: Model, upload: Upload, place: int, deadline
     return await asyncio.get_running_loop().run_in_executor(state.decoders, work)
 
 
-async def _named(upload: Upload, place: int, course: Coroutine[Any, Any, T]) -> T:
+async def named(upload: Upload, place: int, course: Coroutine[Any, Any, T]) -> T:
     """Have an error say which image it is of, where there may be several."""
     try:
         return await course

@@ -24,6 +24,7 @@ from service.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from service.runtime.descriptor import REGIONS
 
 _BINARY = {"type": "string", "format": "binary"}
 _MATRIX = [[1, 3, 2, 4], [5, 2, 7, 1], [3, 8, 4, 2], [6, 1, 5, 9]]
@@ -208,3 +209,22 @@ def answers(action: Action) -> dict[int | str, dict[str, Any]]:
         InternalError,
         DeadlineExceeded,
     )
+
+
+def descriptor_parameters() -> list[dict[str, Any]]:
+    """The query parameters of descriptors: those of their regions, and of the operators that need nothing beside features."""
+    takes_arrays = {name for operator in CATALOGUE.values() for name in operator.weights}
+    own = {name for operator in CATALOGUE.values() if not operator.weights for name in operator.parameters.model_fields}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": "Boxes x1, y1, x2, y2 in pixels of the picture, as JSON."
+            if name == "boxes"
+            else schema.get("description", ""),
+            "schema": {"type": "string", "contentMediaType": "application/json"} if name == "boxes" else schema,
+        }
+        for name, schema in _schemas("pool").items()
+        if name in REGIONS or (name in own and name not in takes_arrays)
+    ]

@@ -20,6 +20,7 @@ from service.errors import DeadlineExceeded, InvalidImage
 from service.runtime.admission import WORK_PER_IMAGE, Admission
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
+from service.runtime.features import Features
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness, longest_s, measure_shortness
 from service.runtime.network import Network
@@ -65,6 +66,7 @@ class Model:
         own_input: for numbers as the file takes them.
         admission: its queue in numbers.
         statistics: what it has done.
+        features: what its head pools, and the head by itself.
         tiles: the queue of images that are too large for one canvas; None where it cannot tile.
     """
 
@@ -79,6 +81,7 @@ class Model:
         graph, self.card = read_model(path)
         try:
             self.own_input = OwnInput(path, graph, self.card, settings, provider, name=f"{name}/{version}")
+            self.features = Features(path, graph, self.card, settings, provider, name=f"{name}/{version}")
             plan = compile_plan(graph, self.card)
             self.network = Network(plan, settings, provider)
             self.scores_place = self._find_output()
@@ -193,6 +196,7 @@ class Model:
             self.tiles.stop()
         self._batcher.stop()
         self.own_input.stop()
+        self.features.stop()
 
     @property
     def alive(self) -> bool:

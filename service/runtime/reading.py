@@ -36,3 +36,8 @@ def read_model(path: Path) -> tuple[ir.Model, ModelCard]:
             '"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}'
         )
     return graph, card
+
+
+def state_of(path: Path) -> object:
+    """What changes when somebody replaces a model's files: its graph's, its weights', its card's."""
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.parent.iterdir())

@@ -1,0 +1,211 @@
+"""A model's features, the map before its pooling head, of any image; and the head by itself, which makes outputs of any map.
+
+Both have sessions of their own, made when they are first asked for, in a thread: the trunk's holds nearly all of the weights once
+more (they cannot be shared between sessions, network.py says why), the head's a classifier's. A model that is only asked for
+labels pays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.anysize.cut import FEATURES, cut_features
+from graphs.anysize.domains import Cells
+from graphs.anysize.features import FeaturesError
+from graphs.anysize.plan import Plan
+from graphs.card import ModelCard
+from graphs.front import attach_front
+from service.errors import DeadlineExceeded, InternalError, InvalidParameter
+from service.runtime.batcher import Answer, Batcher
+from service.runtime.grouping import Grouping
+from service.runtime.network import Network
+from service.runtime.reading import read_model, state_of
+from service.runtime.session import Provider, Session
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_HEAD_NUMBERS = 2**22
+"""Numbers of features that the head is given at once, 16 MiB of them."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the features' cells lie in the image.
+
+    Attributes:
+        channels: C.
+        rows: cells along the height: cell j sees the pixels `first` + j·stride to `last` + j·stride.
+        columns: the same along the width.
+    """
+
+    channels: int
+    rows: Cells
+    columns: Cells
+
+    def cells(self, height: int, width: int) -> tuple[int, int]:
+        """Cells of an image, (h, w)."""
+        return self.rows.level.cells(height), self.columns.level.cells(width)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is there once it was asked for."""
+
+    grid: Grid
+    batcher: Batcher
+    head: Session
+    weighted: bool
+    batch: int | None  # images of a run, where the graph fixes it
+
+
+class Features:
+    """The features and the head of one model."""
+
+    def __init__(
+        self, path: Path, graph: ir.Model, card: ModelCard, settings: Settings, provider: Provider, *, name: str
+    ) -> None:
+        """Check what the card says of the features; nothing is made yet.
+
+        Args:
+            path: of the model's file, to be read again when sessions are made.
+            graph: as read, nothing put before it.
+            card: the model's.
+            settings: for threads and budgets.
+            provider: where it runs.
+            name: of the model, for messages.
+
+        Raises:
+            FeaturesError: the card names features that are none.
+        """
+        if card.features is not None:
+            cut_features(graph, card)
+        self._path, self._card, self._settings, self._provider, self._name = path, card, settings, provider, name
+        self._state = state_of(path)
+        self._building: asyncio.Task[_Ready] | None = None
+        self._ready: _Ready | None = None
+        self._refusal: str | None = None
+        self._head_free = threading.Lock()
+
+    async def ready(self, deadline: float) -> Grid:
+        """Make the sessions, unless they are there.
+
+        Args:
+            deadline: on the clock of `time.monotonic`; who does not wait so long does not end it.
+
+        Raises:
+            InvalidParameter: 422; the network has no features that can be told from its head.
+            DeadlineExceeded: 504. InternalError: 500.
+        """
+        if self._refusal is not None:
+            raise InvalidParameter(self._refusal)
+        if self._ready is None:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._build()
+            except TimeoutError:
+                raise DeadlineExceeded("the time limit passed before the features' session was made") from None
+        assert self._ready is not None
+        return self._ready.grid
+
+    async def infer(self, image: np.ndarray, deadline: float) -> Answer:
+        """Run the trunk on one image; its one output is the features (C,h,w), float32.
+
+        Args:
+            image: uint8 (H,W,C), of a size that the model accepts.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
+        """
+        assert self._ready is not None  # the caller has waited for it
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._ready.batcher.submit(image, deadline)
+        except TimeoutError:
+            raise DeadlineExceeded("the time limit passed before the features were there") from None
+
+    def head(self, maps: np.ndarray, deadline: float) -> Mapping[str, np.ndarray]:
+        """Run the head; blocks. Any thread, one at a time.
+
+        Args:
+            maps: features float32 (N,C,h,w), h and w at least 1.
+            deadline: looked at between runs.
+
+        Returns:
+            The network's outputs by name, N each; and cut.WEIGHTS (N,h·w) where it pools by attention.
+
+        Raises:
+            DeadlineExceeded: 504.
+        """
+        assert self._ready is not None
+        session, batch = self._ready.head, self._ready.batch
+        most = batch or max(1, _HEAD_NUMBERS // maps[0].size)
+        parts: list[list[np.ndarray]] = []
+        for start in range(0, len(maps), most):
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded("the time limit passed while the map was computed")
+            part = maps[start : start + most]
+            missing = (batch or 0) - len(part)
+            fed = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing > 0 else part
+            with self._head_free:
+                outputs = session.run({FEATURES: np.ascontiguousarray(fed)})
+            parts.append([output[: len(part)] for output in outputs])
+        return {name: np.concatenate([part[place] for part in parts]) for place, name in enumerate(session.outputs)}
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the head pools by attention, so that `head` gives cut.WEIGHTS."""
+        return self._ready is not None and self._ready.weighted
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread, if there is one; blocks."""
+        if self._ready is not None:
+            self._ready.batcher.stop()
+
+    async def _build(self) -> None:
+        """Make it once for all who wait for it."""
+        if self._building is None or self._building.done():
+            self._building = asyncio.ensure_future(asyncio.to_thread(self._make))
+        try:
+            ready = await asyncio.shield(self._building)
+        except FeaturesError as error:
+            self._refusal = f"model {self._name} has no features that could be told from its head: {error}"
+            raise InvalidParameter(self._refusal) from None
+        except Exception as error:  # the file's, onnx-ir's and ONNX Runtime's alike
+            log.exception("model %s: no session for its features", self._name)
+            raise InternalError from error
+        if self._ready is None:
+            ready.batcher.start()
+            self._ready = ready
+
+    def _make(self) -> _Ready:
+        started = time.monotonic()
+        if state_of(self._path) != self._state:
+            raise ValueError(f"{self._path}: its files have changed since the model was loaded; restart to serve them")
+        graph, _ = read_model(self._path)
+        fixed = attach_front(graph, self._card)
+        cut = cut_features(graph, self._card)
+        if cut.channels is None:
+            raise FeaturesError(f"the number of channels of {cut.value!r} is not known")
+        settings = self._settings
+        network = Network(Plan(cut.trunk, None, None, None, (), ()), settings, self._provider)
+        data = ir.to_proto(cut.head).SerializeToString()
+        head = Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
+        batcher = Batcher(
+            network.run,
+            name=f"{self._name}/features",
+            grouping=Grouping(None, max_pixels=settings.max_batch_pixels, max_images=fixed.batch),
+            max_waiting=settings.max_queue * settings.max_images,
+        )
+        log.info("model %s: sessions of its features ready in %.2f s", self._name, time.monotonic() - started)
+        return _Ready(Grid(cut.channels, cut.rows, cut.columns), batcher, head, cut.weighted, fixed.batch)
