@@ -14,6 +14,9 @@ import numpy as np
 _STEPS = 8
 """Sides in an octave: a side is rounded up by 1/8 at most, 6 % on average, and 200 to 600 pixels have 14 sides."""
 
+_KEPT_BYTES = 2**26
+"""Of a canvas whose memory is used again; that of a larger one, of a huge picture, goes with it."""
+
 _FINEST = 8
 """Pixels; below it steps would be smaller than what a network looks at."""
 
@@ -63,6 +66,8 @@ class Easel:
     def blank(self, images: int, height: int, width: int, channels: int) -> np.ndarray:
         """Give an array uint8 (images, height, width, channels) that holds anything."""
         size = images * height * width * channels
+        if size > _KEPT_BYTES:
+            return np.empty((images, height, width, channels), np.uint8)
         if self._buffer.size < size:
             self._buffer = np.empty(size, np.uint8)
         return self._buffer[:size].reshape(images, height, width, channels)
@@ -100,8 +105,3 @@ class Easel:
     def free(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """Copy those outputs of a run that lie in the canvas itself: a graph may hand its input through."""
         return [output.copy() if np.may_share_memory(output, self._buffer) else output for output in outputs]
-
-    def release(self, most: int) -> None:
-        """Give the memory back where it is more than `most` bytes: after one huge picture."""
-        if self._buffer.size > most:
-            self._buffer = np.empty(0, np.uint8)

@@ -24,7 +24,7 @@ _RUN_S = 0.002
 _CROWD = 16
 """Images of a usual batch."""
 
-_REPEAT_S = 0.004
+_REPEAT_S = 0.003
 """For about so long each is repeated, and the fastest kept: what else the machine does makes single ones longer, by much."""
 
 _ENOUGH_S = 0.25

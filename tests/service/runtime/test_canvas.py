@@ -51,13 +51,13 @@ def test_memory_is_used_again_and_outputs_in_it_are_not_lost(rng: np.random.Gene
     assert own.tolist() == [0, 1]
 
 
-def test_memory_of_a_huge_canvas_is_given_back() -> None:
+def test_memory_of_a_huge_canvas_is_not_kept() -> None:
     easel = Easel()
-    huge = easel.blank(1, 100, 100, 3)
-    easel.release(30_000)
-    assert np.shares_memory(huge, easel.blank(1, 100, 100, 3))
-    easel.release(29_999)
-    assert not np.shares_memory(huge, easel.blank(1, 100, 100, 3))
+    usual = easel.blank(1, 4096, 5461, 3)  # just below 64 MiB
+    assert np.shares_memory(usual, easel.blank(2, 100, 100, 3))
+    huge = easel.blank(1, 4096, 5462, 3)
+    assert not np.shares_memory(huge, usual)
+    assert not np.shares_memory(huge, easel.blank(1, 4096, 5462, 3))
 
 
 def test_sides_are_rounded_up_by_an_eighth_or_seven_pixels_at_most() -> None:
