@@ -25,6 +25,7 @@ lint: $(VENV)/.test  ## ruff and mypy --strict
 
 bench: $(VENV)/.test  ## measure the service against its ceiling; writes benchmarks/results/
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.tiny
 	$(BIN)/python -m benchmarks.ragged
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.pooling

@@ -19,7 +19,7 @@ from tests.e2e.server import ROOT, Server, serve
 README = (ROOT / "README.md").read_text()
 LINES = re.findall(r"^curl .*$", README, re.MULTILINE)
 OUTPUT = re.compile(r" -o (\S+)$")
-CLASSIFIED = [line for line in LINES if "/v1/classify" in line]
+CLASSIFIED = [line for line in LINES if "/v1/classify" in line and "digit-" in line]
 LABELS = {"8x8": "5", "33x71": "7", "640x480": "3", "4000x3000": "2"}
 """What is in the sample pictures (export/samples.py), by size."""
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(server: Server, folder: Path, line: str) -> str:
     """Run a line as it is written, but for the address and for where it reads and writes what is not in the repository."""
     command = line.replace("curl ", "curl --silent --fail-with-body ", 1).replace("http://127.0.0.1:8000", server.url)
-    command = OUTPUT.sub(rf" -o {folder}/\1", command).replace("@features.npy", f"@{folder}/features.npy")
+    command = re.sub(r"@(\w+\.npy)", rf"@{folder}/\1", OUTPUT.sub(rf" -o {folder}/\1", command))
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -95,5 +95,5 @@ def test_feature_maps_come_back_pooled(server: Server, folder: Path) -> None:
 
 def test_there_are_lines_for_each_size() -> None:
     assert {size for line in CLASSIFIED for size in re.findall(r"digit-(\d+x\d+)\.", line)} == set(LABELS)
-    named = {name for line in LINES for name in re.findall(r"@([\w./-]+)", line)} - {"features.npy"}
+    named = {name for line in LINES for name in re.findall(r"@([\w./-]+)", line)} - {"features.npy", "digit.npy"}
     assert all((Path(ROOT) / name).exists() for name in named)
