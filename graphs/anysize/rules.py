@@ -161,9 +161,10 @@ def _reduced(view: View, chosen: set[int], *, keep: bool) -> Result:
 def _along(view: View) -> Result:
     """Softmax and its like: the axes stay, entries along one of them are compared with each other."""
     axes, op = view.axes(), view.node.op_type
-    default = 1 if view.opset < 13 and op != "LpNormalization" else -1
-    at = place(view.integer("axis", default), len(axes))
-    if op == "LayerNormalization" or (view.opset < 13 and op != "LpNormalization"):
+    default = 1 if view.opset < 13 and op in {"Softmax", "LogSoftmax", "Hardmax"} else -1
+    at = int(view.array(1).item()) if op == "CumSum" else view.integer("axis", default)
+    at = place(at, len(axes))
+    if op == "LayerNormalization" or (view.opset < 13 and op in {"Softmax", "LogSoftmax", "Hardmax"}):
         looked = range(at, len(axes))  # before opset 13 a Softmax flattens what lies behind its axis
     else:
         looked = range(at, at + 1)

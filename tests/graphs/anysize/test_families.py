@@ -18,7 +18,10 @@ IMAGES = int(os.environ.get("ANYSIZE_IMAGES", "0"))
 """Images a network; 0 is the quick run: few, on networks cut short."""
 
 
-@pytest.mark.parametrize("family", networks.FAMILIES, ids=lambda family: family.name)
+CHOSEN = [family for family in networks.FAMILIES if IMAGES or not family.long]
+
+
+@pytest.mark.parametrize("family", CHOSEN, ids=lambda family: family.name)
 def test_mixed_sizes_are_exact(family: networks.Family, timm: Any, rng: np.random.Generator) -> None:
     torch.manual_seed(int(rng.integers(2**31)))
     network = networks.build(timm, family, whole=IMAGES > 0)
