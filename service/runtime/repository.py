@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+TAKEN = {"pool": "the operators' name", "stats": "the path of all models' statistics"}
+"""Names that /v2 has given away."""
+
 
 class RepositoryError(Exception):
     """Models cannot be served; the message has one line for each, with its file and reason."""
@@ -53,6 +56,8 @@ class Repository:
         for name, version, path in _find(settings.models):
             started = time.monotonic()
             try:
+                if name in TAKEN:
+                    raise BrokenModel(f"{path}: no model can be called {name}: at /v2 that is {TAKEN[name]}")
                 models[name] = Model(name, version, path, settings, provider)
             except BrokenModel as error:
                 broken[name] = str(error)
