@@ -25,6 +25,7 @@ from graphs.anysize.states import Merger
 from service.codecs.header import ImageHeader
 from service.codecs.rows import Rows
 from service.errors import DeadlineExceeded, InternalError, PayloadTooLarge, ServiceError
+from service.runtime import heap
 from service.runtime.admission import Admission
 from service.runtime.batcher import Answer
 from service.runtime.grid import Grid, TooLarge, cut
@@ -245,6 +246,7 @@ class Tiles:
         if self._graphs is None:
             self._graphs = self._load()
             del self._load  # and with it the graphs from which the sessions were made
+            heap.trim()
         graphs = self._graphs
         merger = Merger(graphs.states)
         for batch in tile_batches(course.rows, course.grid, self._limits.batch_pixels):
