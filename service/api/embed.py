@@ -172,6 +172,8 @@ async def _course(  # noqa: PLR0917 – the parts of a request
     grid = await model.features.ready(deadline)
     await in_thread(state, partial(recipe.check, state.pooler, grid.channels, deadline), deadline)
     pictures, answers, decode_s = await features_of(state, model, upload, ticket, deadline)
+    for picture in pictures:
+        recipe.check_boxes(picture.shape[0], picture.shape[1])
     pooled_at = time.monotonic()
     works = [partial(recipe.describe, state.pooler, answer.outputs[0], grid, deadline) for answer in answers]
     vectors = await each_in_thread(state, upload, works, deadline)

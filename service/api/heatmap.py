@@ -165,6 +165,7 @@ class _Drawing:
             raise InvalidParameter("upsample: expected true for image/png, where the map lies on the picture")
         index = _index(model, parameters.class_)
         grid = await model.features.ready(deadline)
+        model.features.check_cells()
         pictures, answers, decode_s = await features_of(state, model, upload, ticket, deadline)
         begun = time.monotonic()
         works = [

@@ -68,19 +68,32 @@ class Recipe:
         """
         total = 0
         for part in self.parts:
-            lengths, shapes = [], []
-            for plane in _PLANES if self.boxes is None else _PLANES[:1]:
-                pooled = self._run(pooler, part, np.zeros((channels, *plane), np.float32), (1.0, 1.0), deadline)
-                lengths.append(pooled.size)
-                shapes.append("×".join(map(str, pooled.shape)))
-            if len(set(lengths)) > 1:
+            arrays = {} if self.boxes is None else {"boxes": np.zeros_like(self.boxes)}
+            pooled = [
+                _run(pooler, part, np.zeros((channels, *plane), np.float32), arrays, deadline) for plane in _PLANES
+            ]
+            if len({one.size for one in pooled}) > 1:
+                shapes = " and ".join("×".join(map(str, one.shape)) for one in pooled)
                 maps = " and ".join("×".join(map(str, plane)) for plane in _PLANES)
                 raise InvalidParameter(
-                    f"pool: expected an operator that makes every map one length, {part.op!r} makes "
-                    f"{' and '.join(shapes)} of maps of {maps}"
+                    f"pool: expected an operator that makes every map one length, {part.op!r} makes {shapes} numbers of "
+                    f"maps of {maps}"
                 )
-            total += lengths[0]
+            total += pooled[0].size
         return total
+
+    def check_boxes(self, height: int, width: int) -> None:
+        """Refuse boxes that do not lie in a picture.
+
+        Raises:
+            InvalidParameter: 422.
+        """
+        for place, (left, top, right, bottom) in enumerate(() if self.boxes is None else self.boxes.tolist()):
+            if not (0 <= left <= right <= width and 0 <= top <= bottom <= height):
+                raise InvalidParameter(
+                    f"boxes[{place}]: expected 0 ≤ x1 ≤ x2 ≤ {width} and 0 ≤ y1 ≤ y2 ≤ {height}, the picture's pixels, got "
+                    f"{left:g}, {top:g}, {right:g}, {bottom:g}"
+                )
 
     def describe(self, pooler: Pooler, features: np.ndarray, grid: Grid, deadline: float) -> np.ndarray:
         """Pool the features of one picture. Blocks.
@@ -97,24 +110,27 @@ class Recipe:
         Raises:
             ServiceError: any that the pooler raises.
         """
-        strides = float(grid.columns.level.stride), float(grid.rows.level.stride)
-        return np.concatenate(
-            [self._run(pooler, part, features, strides, deadline).ravel() for part in self.parts]
-        ).astype(np.float32, copy=False)
+        arrays = {}
+        if self.boxes is not None:  # pixels to cells; x first
+            strides = np.array([grid.columns.level.stride, grid.rows.level.stride] * 2, np.float64)
+            plane = np.array([features.shape[2], features.shape[1]] * 2, np.float64)
+            arrays["boxes"] = np.minimum(self.boxes / strides, plane)
+        made = [_run(pooler, part, features, arrays, deadline).ravel() for part in self.parts]
+        return np.concatenate(made).astype(np.float32, copy=False)
 
-    def _run(
-        self, pooler: Pooler, part: _Part, features: np.ndarray, strides: tuple[float, float], deadline: float
-    ) -> np.ndarray:
-        """Run one operator: (R,D) of R regions."""
-        arrays = {} if self.boxes is None else {"boxes": self.boxes / np.array(strides * 2)}  # pixels to cells, x and y
-        x = features[None]
-        try:
-            course = pooler.prepare("pool", part.op, part.parameters, arrays, x.shape, x.dtype)
-        except ServiceError as error:
-            error.message = f"pool={part.op}: {error.message}"
-            raise
+
+def _run(
+    pooler: Pooler, part: _Part, features: np.ndarray, arrays: Mapping[str, np.ndarray], deadline: float
+) -> np.ndarray:
+    """Run one operator: (R,D) of R regions."""
+    x = features[None]
+    try:
+        course = pooler.prepare("pool", part.op, part.parameters, arrays, x.shape, x.dtype)
         pooled = course.run(x, deadline).tensor[0]  # (D,), or (D,…) of regions
-        return np.ascontiguousarray(pooled.reshape(len(pooled), -1).T)
+    except ServiceError as error:
+        error.message = f"pool={part.op}: {error.message}"
+        raise
+    return np.ascontiguousarray(pooled.reshape(len(pooled), -1).T)
 
 
 def read_recipe(names: Sequence[str], given: Mapping[str, object]) -> Recipe:

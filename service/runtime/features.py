@@ -66,6 +66,7 @@ class _Ready:
     head: Session
     weighted: bool
     batch: int | None  # images of a run, where the graph fixes it
+    only_whole: str  # why the head takes no map of one cell; empty where it does
 
 
 class Features:
@@ -116,6 +117,18 @@ class Features:
                 raise DeadlineExceeded("the time limit passed before the features' session was made") from None
         assert self._ready is not None
         return self._ready.grid
+
+    def check_cells(self) -> None:
+        """Refuse what needs the head of one cell, where it takes maps of its own size only.
+
+        Raises:
+            InvalidParameter: 422.
+        """
+        assert self._ready is not None
+        if self._ready.only_whole:
+            raise InvalidParameter(
+                f"model {self._name} has no map of cells: its head does not take a map of 1×1, {self._ready.only_whole}"
+            )
 
     async def infer(self, image: np.ndarray, deadline: float) -> Answer:
         """Run the trunk on one image; its one output is the features (C,h,w), float32.
@@ -201,6 +214,13 @@ class Features:
         network = Network(Plan(cut.trunk, None, None, None, (), ()), settings, self._provider)
         data = ir.to_proto(cut.head).SerializeToString()
         head = Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
+        lone = np.zeros((fixed.batch or 1, cut.channels, 1, 1), np.float32)
+        only_whole = ""
+        try:
+            head.run({FEATURES: lone})
+        except Exception as error:  # noqa: BLE001  # of ONNX Runtime, without a root of their own: descriptors need no head
+            log.warning("model %s: its head does not take a map of 1×1: %s", self._name, error)
+            only_whole = "as one with a layer behind a flattened map of a fixed size"
         batcher = Batcher(
             network.run,
             name=f"{self._name}/features",
@@ -208,4 +228,4 @@ class Features:
             max_waiting=settings.max_queue * settings.max_images,
         )
         log.info("model %s: sessions of its features ready in %.2f s", self._name, time.monotonic() - started)
-        return _Ready(Grid(cut.channels, cut.rows, cut.columns), batcher, head, cut.weighted, fixed.batch)
+        return _Ready(Grid(cut.channels, cut.rows, cut.columns), batcher, head, cut.weighted, fixed.batch, only_whole)
