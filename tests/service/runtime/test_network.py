@@ -68,9 +68,10 @@ def test_graph_that_does_not_mask_is_found_at_warm_up(
     assert network.ragged_bytes == 0
 
 
+@pytest.mark.parametrize("switch_s", [0.0, 5.0], ids=["any shape", "few shapes"])
 @pytest.mark.parametrize("name", ["digits", "digits-attention"])
 def test_crowd_of_different_sizes_gets_what_the_unchanged_file_gives_each_alone(
-    rng: np.random.Generator, name: str
+    rng: np.random.Generator, name: str, switch_s: float
 ) -> None:
     """A shipped model, 64 images through the queue on shared canvases; relative error of logits ≤ 2e-6."""
     path = Path(__file__).parents[3] / "models" / name / "1" / "model.onnx"
@@ -80,7 +81,8 @@ def test_crowd_of_different_sizes_gets_what_the_unchanged_file_gives_each_alone(
     network = Network(plan, Settings(), "cpu")
     network.build_ragged(plan.ragged)
     line = Curve.through([(1, 1.0), (10_000, 1.1)])
-    sharing = Costs(line, BatchCost(1.0, line), BatchCost(1.0, Curve.through([(1, 1e-6), (10_000, 1e-2)])))
+    ragged = BatchCost(1.0, Curve.through([(1, 1e-6), (10_000, 1e-2)]))
+    sharing = Costs(line, BatchCost(1.0, line), ragged, switch_s=switch_s)
     grouping = Grouping(sharing, max_pixels=2**17)
     batcher = Batcher(network.run, name=name, grouping=grouping, run_ragged=network.run_ragged)
     images = [rng.integers(0, 256, (*rng.integers(1, 100, 2), 1), np.uint8) for _ in range(64)]
