@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -42,39 +41,24 @@ def reduced_axes(node: ir.Node, rank: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Letters of the axes over space of a product: those that it sums, and those that it keeps."""
+    """Letters of the axes over space of a product of matrices: those that it sums, and those that it keeps."""
 
     summed: tuple[str, ...]
     kept: tuple[str, ...]
 
 
-def product_labels(node: ir.Node, letters: Sequence[tuple[str, ...]]) -> Labels:
-    """Say which axes over space a MatMul or an Einsum sums.
+def product_labels(left: tuple[str, ...], right: tuple[str, ...]) -> Labels:
+    """Say which axes over space a MatMul sums.
 
     Args:
-        node: the product.
-        letters: of each input's axes, nothing for an axis that is not over space.
+        left: letters of the first factor's axes, nothing for an axis that is not over space.
+        right: of the second's.
     """
-    if node.op_type == "MatMul":
-        left, right = letters
-        if len(left) < 2 or len(right) < 2:  # a vector
-            return Labels((), (*left, *right))
-        summed = tuple(letter for letter in (left[-1], right[-2]) if letter)
-        kept = tuple(letter for letter in (*left[:-1], *right[:-2], right[-1]) if letter)
-        return Labels(summed, kept)
-    equation = node.attributes["equation"].as_string().replace(" ", "")
-    terms, _, result = equation.partition("->")
-    pairs = [
-        (label, letter)
-        for term, own in zip(terms.split(","), letters, strict=True)
-        for label, letter in zip(term, own, strict=False)
-        if letter
-    ]
-    if "->" not in equation or "." in equation:
-        return Labels((), tuple(letter for _, letter in pairs))
+    if len(left) < 2 or len(right) < 2:  # a vector
+        return Labels((), tuple(letter for letter in (*left, *right) if letter))
     return Labels(
-        tuple(letter for label, letter in pairs if label not in result),
-        tuple(letter for label, letter in pairs if label in result),
+        tuple(letter for letter in (left[-1], right[-2]) if letter),
+        tuple(letter for letter in (*left[:-1], *right[:-2], right[-1]) if letter),
     )
 
 

@@ -79,8 +79,8 @@ class _Walk:
             return self.reduce(node, forms[0])
         if op_type == "TopK":
             return self.top_k(node, forms[0])
-        if op_type in {"MatMul", "Einsum"}:
-            labels = product_labels(node, [self.found.letters(value) for value in node.inputs])
+        if op_type == "MatMul":
+            labels = product_labels(*(self.found.letters(value) for value in node.inputs))
             kept = [letter for letter in self.found.letters(node.outputs[0]) if letter]
             if len(kept) > len(set(kept)) or (labels.summed and labels.kept):
                 raise Stop("relates positions of the map to each other")
@@ -169,15 +169,12 @@ class _Walk:
     def contract(self, node: ir.Node, forms: list[Form]) -> Form:
         name = name_of(node.outputs[0])
         reduction = Reduction("sum", name, name_of(node.inputs[0]), (name,))
-        if all(form == FREE for form in forms):
-            return self.finish(reduction, FREE)
-        if node.op_type == "MatMul":
-            left, right = forms
-            if isinstance(left, Scaled) and isinstance(right, Scaled):
-                return self.finish(reduction, left * right)
-            if isinstance(left, Shifted) and isinstance(right, Shifted):
-                mean = self.found.mean_of(left, node.inputs[0])
-                if mean is not None and mean is self.found.mean_of(right, node.inputs[1]):
-                    self.found.reductions.append(replace(reduction, centre=left.offset, outer=True))
-                    return "reduced"
+        left, right = forms
+        if isinstance(left, Scaled) and isinstance(right, Scaled):
+            return self.finish(reduction, left * right)
+        if isinstance(left, Shifted) and isinstance(right, Shifted):
+            mean = self.found.mean_of(left, node.inputs[0])
+            if mean is not None and mean is self.found.mean_of(right, node.inputs[1]):
+                self.found.reductions.append(replace(reduction, centre=left.offset, outer=True))
+                return "reduced"
         raise Stop("sums a value that a reduction over space has gone into, which does not merge")

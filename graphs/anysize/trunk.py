@@ -41,6 +41,9 @@ class _Trunk:
         self.values.update(graph.initializers)
         self.outputs: dict[str, ir.Value] = {}
         self.counts: dict[Axes, ir.Value] = {}
+        # Means that values are centred with; in float64 once they are written.
+        means = (reduction.centre.base for reduction in found.reductions if reduction.centre is not None)
+        self.centres = {name: self.values[name] for name in means}
         # Names of what each node takes, before anything is dropped: a window that a tile does without is in the axes of one.
         self.sources = {name: [name_of(v) for v in node.inputs if v is not None] for name, node in self.producers()}
 
@@ -93,7 +96,7 @@ class _Trunk:
         output = self.values[name]
         node = output.producer()
         assert node is not None
-        if node.op_type in {"MatMul", "Einsum"}:
+        if node.op_type == "MatMul":
             return self.contract(node)
         source = node.inputs[0]
         assert source is not None
@@ -109,7 +112,7 @@ class _Trunk:
             return output
         keepdims = node.attributes.get_int("keepdims", 1)
         rank = len(axes) if keepdims else len(axes) - len(every)
-        if last and len(over) == 2:  # each row in float32, the rows in float64
+        if last and len(over) == 2 and name not in self.centres:  # each row in float32, the rows in float64
             kept = self.total(self.cast(kept, FLOAT), over[1:], keepdims=1)
         total = self.total(self.cast(kept, DOUBLE if last else FLOAT), every, keepdims)
         own = whole = total
@@ -118,6 +121,10 @@ class _Trunk:
             whole = self.divide(total, self.owned.number(product([axes[axis].count for axis in every])), rank)
         # The parts of a mean over one axis are parts of the whole image's already when the other is reduced.
         self.replace(output, own if last else whole)
+        if (
+            name in self.centres
+        ):  # rounded to float32 it would be what the tile's cells were centred with, not their mean
+            self.centres[name] = own
         return total if reduction.centre is not None else whole
 
     def divide(self, total: ir.Value, count: ir.Value, rank: int) -> ir.Value:
@@ -126,15 +133,19 @@ class _Trunk:
         return self.writer.op("Div", [self.cast(total, DOUBLE), counts])
 
     def contract(self, node: ir.Node) -> ir.Value:
-        """Sum over the tile's own positions in a product: what is not its own is 0 in every factor."""
-        for index, key in enumerate(self.sources[name_of(node.outputs[0])]):
-            value = node.inputs[index]
+        """Sum over the tile's own positions in a product: what is not its own is 0 in every factor.
+
+        In float64: what is the same at all positions, as the empty ground of a picture, makes a sum in float32 drift.
+        """
+        factors = []
+        for value, key in zip(node.inputs, self.sources[name_of(node.outputs[0])], strict=True):
             assert value is not None
             axes = self.found.axes[key]
             over = tuple(axis for axis, kind in enumerate(axes) if cells_of(kind))
-            if over:
-                node.replace_input_with(index, self.owned_only(value, key, 0.0, over))
-        return self.cast(node.outputs[0], DOUBLE)
+            factors.append(self.cast(self.owned_only(value, key, 0.0, over) if over else value, DOUBLE))
+        total = self.writer.op("MatMul", factors)
+        self.replace(node.outputs[0], total)
+        return total
 
     def top_k(self, node: ir.Node, source: ir.Value, key: str, reduction: Reduction) -> ir.Value:
         """Take the k of the tile's own cells, and nothing (±∞) where it has fewer; a canvas may even have fewer than k."""
@@ -185,7 +196,7 @@ class _Trunk:
         if reduction.centre is not None:
             axes = self.found.axes[self.sources[reduction.output][0]]
             over = tuple(axis for axis, kind in enumerate(axes) if cells_of(kind))
-            mean = reduction.centre.emit(self.writer, self.values)
+            mean = reduction.centre.emit(self.writer, {**self.values, **self.centres})
             names = self.give(name, reduction, count=self.count(axes, over), mean=mean, squares=total)
             return State("comoments" if reduction.outer else "moments", names)
         if reduction.form.logs:

@@ -18,7 +18,6 @@ from graphs.anysize.compile import compile_plan
 from graphs.anysize.plan import EXTENTS, OWNED, Plan
 from graphs.card import ModelCard, Preprocessing
 from graphs.front import PIXELS
-from tests.claims import relative_error
 from tests.export.trunk import Trunk
 from tests.graphs.anysize.tiling import Tiled, errors, session
 
@@ -129,13 +128,13 @@ def positions(x: Tensor) -> Tensor:
 
 def attend(x: Tensor) -> Tensor:
     tokens = positions(x)
-    return ((QUERIES @ tokens.transpose(1, 2)).softmax(-1) @ tokens).flatten(1)
+    return ((QUERIES.to(x) @ tokens.transpose(1, 2)).softmax(-1) @ tokens).flatten(1)
 
 
 def attend_heads(x: Tensor) -> Tensor:
     """Two heads: (N,P,2,3) to (N,2,P,3)."""
     tokens = positions(x).unflatten(2, (2, 3)).transpose(1, 2)
-    queries = QUERIES.unflatten(1, (2, 3)).transpose(0, 1)
+    queries = QUERIES.to(x).unflatten(1, (2, 3)).transpose(0, 1)
     return ((queries @ tokens.transpose(2, 3) / 3**0.5).softmax(-1) @ tokens).flatten(1)
 
 
@@ -175,6 +174,7 @@ OTHERS: dict[str, Pool] = {
     "attend": attend,
     "attend_heads": attend_heads,
     "bilinear": bilinear,
+    "covariance": covariance,
     "normalised_first": lambda x: nn.functional.normalize(x, dim=1).mean((2, 3)),
     "normalised_last": lambda x: nn.functional.normalize(x.mean((2, 3))).log_softmax(1),
     "weighed_by_a_reduction": lambda x: (x * torch.sigmoid(x.mean((2, 3), keepdim=True))).sum((2, 3)),
@@ -190,29 +190,25 @@ def others() -> Plan:
     return compiled(Trunk(), **OTHERS)
 
 
-@pytest.mark.parametrize("repeated", range(3))
-def test_other_heads(others: Plan, rng: np.random.Generator, repeated: int) -> None:
-    worst = errors(others, rng)
-    assert max(worst.values()) <= BOUND, worst
-    assert {"sum", "max", "min", "exponential", "moments", "topk"} == set(rules(others))
-
-
-def features_of(plan: Plan, image: np.ndarray) -> np.ndarray:
-    """Features (C,P) of a Trunk, float64."""
+def features_of(plan: Plan, image: np.ndarray) -> Tensor:
+    """Features (1,C,H,W) of a Trunk for a whole image: the plain graph's float32, as float64."""
     model = plan.plain.clone()
     relu = next(node for node in model.graph if node.op_type == "Relu")
     model.graph.outputs[:] = [relu.outputs[0]]
-    return session(model).run(None, {PIXELS: image[None]})[0][0].reshape(6, -1).astype(np.float64)
+    return torch.from_numpy(session(model).run(None, {PIXELS: image[None]})[0]).double()
 
 
-def test_covariance_is_closer_to_the_truth_than_the_whole_image_in_float32(rng: np.random.Generator) -> None:
-    # ONNX Runtime's float32 mean over flattened positions alone is off by up to 4e-6 of the covariance here.
-    plan = compiled(Trunk(), covariance=covariance)
-    assert "comoments" in rules(plan)
-    image = rng.integers(0, 256, (int(rng.integers(20, 200)), int(rng.integers(20, 200)), 3), dtype=np.uint8)
-    expected = np.cov(features_of(plan, image), bias=True)
-    got = Tiled(plan)([image], [(16, 24)], rng)[0]
-    assert relative_error(got.reshape(6, 6), expected) <= BOUND
+@pytest.mark.parametrize("repeated", range(3))
+def test_other_heads_are_as_exact_as_in_float64(others: Plan, rng: np.random.Generator, repeated: int) -> None:
+    # Not against the whole image in float32: ONNX Runtime adds up what is reduced over two axes at once, or over flattened
+    # positions, with an error of its own, up to 2e-5 on maps of 250×250 (log_sum_exp, variance).
+    def in_float64(image: np.ndarray) -> list[np.ndarray]:
+        features = features_of(others, image)
+        return [pool(features).numpy() for pool in OTHERS.values()]
+
+    worst = errors(others, rng, most=300, oracle=in_float64)
+    assert max(worst.values()) <= BOUND, worst
+    assert {"sum", "max", "min", "exponential", "moments", "comoments", "topk"} == set(rules(others))
 
 
 class Residual(nn.Module):

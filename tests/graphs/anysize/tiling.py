@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,10 +86,22 @@ class Tiled:
         return outputs
 
 
+Oracle = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""The outputs for one image (H,W,C), each with its batch of one."""
+
+
 def errors(
-    plan: Plan, rng: np.random.Generator, *, images: int = 3, most: int = 90, channels: int = 3
+    plan: Plan, rng: np.random.Generator, *, images: int = 3, most: int = 90, oracle: Oracle | None = None
 ) -> dict[str, float]:
-    """Largest relative error of each output over some images, tiled, against the whole images through the plain graph."""
+    """Largest relative error of each output over some images, tiled, against the whole images through the plain graph.
+
+    Args:
+        plan: with `tiled`, of a network that takes RGB.
+        rng: draws images, sizes, tiles, their order.
+        images: how many.
+        most: pixels a side beyond the smallest that the network takes.
+        oracle: what to compare with instead.
+    """
     tiled, whole = Tiled(plan), session(plan.plain)
     geometry = tiled.geometry
     low = (geometry.min_height, geometry.min_width)
@@ -100,14 +112,15 @@ def errors(
         tuple(tile_side(step, side, rng) for step, side in zip(geometry.alignment, size, strict=True)) for size in sizes
     ]
     print(f"sizes {sizes}, tiles {tiles}")
-    pictures = [rng.integers(0, 256, (*size, channels), dtype=np.uint8) for size in sizes]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     names = [output.name for output in whole.get_outputs()]
     got = tiled(pictures, tiles, rng)
     worst = dict.fromkeys(names, 0.0)
     for index, picture in enumerate(pictures):
-        for name, mine, theirs in zip(names, got, whole.run(None, {PIXELS: picture[None]}), strict=True):
+        expected = whole.run(None, {PIXELS: picture[None]}) if oracle is None else oracle(picture)
+        for name, mine, theirs in zip(names, got, expected, strict=True):
             assert mine[index : index + 1].shape == theirs.shape
-            assert mine.dtype == theirs.dtype
+            assert oracle or mine.dtype == theirs.dtype
             np.testing.assert_array_equal(np.isnan(mine[index]), np.isnan(theirs[0]), err_msg=name)
             there = np.isfinite(theirs[0])
             np.testing.assert_array_equal(mine[index][~there], theirs[0][~there], err_msg=name)
