@@ -77,7 +77,7 @@ def test_first_line_of_pooling_answers_what_is_shown(server: Server, folder: Pat
 
 @needs_curl
 def test_photo_comes_back_pooled_beside_itself(server: Server, folder: Path) -> None:
-    (line,) = (line for line in LINES if line.endswith(".png"))
+    (line,) = (line for line in LINES if line.endswith("pooled.png"))
     run(server, folder, line)
     with Image.open(folder / "pooled.png") as picture:
         assert picture.format == "PNG"
@@ -91,6 +91,36 @@ def test_feature_maps_come_back_pooled(server: Server, folder: Path) -> None:
     before, after = np.load(folder / "features.npy"), np.load(folder / "pooled.npy")
     assert (before.shape, before.dtype) == ((64, 256, 56, 56), np.float16)
     assert np.array_equal(after, before.reshape(64, 256, 28, 2, 28, 2).max((3, 5)))
+
+
+@needs_curl
+def test_heatmap_is_the_one_that_is_shown(server: Server, folder: Path) -> None:
+    """But for the loss of the file shown, and other rounding on other machines: on average 2 levels of 255."""
+    (line,) = (line for line in LINES if line.endswith("heatmap.png"))
+    run(server, folder, line)
+    shown = re.findall(r"\((docs/pictures/heatmap\S+)\)", README)
+    with Image.open(folder / "heatmap.png") as got, Image.open(ROOT / shown[0]) as expected:
+        assert (got.format, got.size) == ("PNG", (640, 480))
+        difference = np.asarray(got.convert("RGB"), np.float64) - np.asarray(expected.convert("RGB"), np.float64)
+        assert np.abs(difference).mean() <= 2
+    (line,) = (line for line in LINES if "/v1/heatmap" in line and not OUTPUT.search(line))
+    (result,) = json.loads(run(server, folder, line))["results"]
+    heat = np.array(result["map"])
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    y, x = (
+        first + place * step for first, place, step in zip(result["first"], (row, column), result["step"], strict=True)
+    )
+    assert abs(y - 300) <= 64  # the digit stands at (205, 300) pixels
+    assert abs(x - 205) <= 64
+
+
+@needs_curl
+def test_descriptors_come_back_as_a_file(server: Server, folder: Path) -> None:
+    (line,) = (line for line in LINES if line.endswith("descriptors.npy"))
+    run(server, folder, line)
+    vectors = np.load(folder / "descriptors.npy")
+    assert (vectors.shape, vectors.dtype) == ((2, 96), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
 
 
 def test_there_are_lines_for_each_size() -> None:

@@ -118,6 +118,8 @@ def test_openapi_document_is_valid_and_documents_every_route(client: TestClient)
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/v1/classify",
+        "/v1/embed",
+        "/v1/heatmap",
         "/v1/pool",
         "/v1/pool/gradient",
         "/v1/pool/operators",
