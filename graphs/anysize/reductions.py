@@ -74,7 +74,7 @@ def _mean(reduction: Reduction, fill: Fill) -> None:
 
 
 def average(total: ir.Value, axes: Axes, chosen: tuple[int, ...], masks: Masks, *, after: ir.Node) -> ir.Value:
-    """Write Σ / count, the last axis first: ONNX Runtime adds float32 one after another, and so drifts less.
+    """Write Σ / count, over all axes at once if the graph does so: ONNX Runtime then adds in the order that it adds one image's.
 
     Args:
         total: filled with zero outside.
@@ -90,9 +90,8 @@ def average(total: ir.Value, axes: Axes, chosen: tuple[int, ...], masks: Masks, 
     if half:
         total = writer.op("Cast", [total], after=place, to=int(exact))
         place = total.producer()
-    for axis in sorted(chosen, reverse=True):
-        total = writer.along("ReduceSum", total, [axis], after=place, keepdims=1)
-        place = total.producer()
+    total = writer.along("ReduceSum", total, chosen, after=place, keepdims=1)
+    place = total.producer()
     count = product([axes[index].count for index in chosen])
     number = writer.op("Cast", [masks.number(calculate("Integer", count))], to=int(exact))
     mean = writer.op("Div", [total, masks.spread(number, len(axes), axes.index(Batch()))], after=place)
