@@ -173,6 +173,7 @@ class Pooler:
         """Prepare an operator whose segments come from the tensor's numbers: the same request, with labels once they are known."""
         lead, plane = layout.lead[:-1], layout.plane
         samples, cells = math.prod(lead), math.prod(plane)
+        channels = layout.lead[-1] if layout.lead else 1
 
         def labelled(labels: np.ndarray) -> Course:
             more = {**arrays, "labels": labels.reshape(*lead, *plane)}
@@ -187,7 +188,7 @@ class Pooler:
         work += labelled(np.zeros((samples, cells), np.int64)).work  # and all else is checked
 
         def run(x: np.ndarray, deadline: float) -> Pooled:
-            rows = layout.to_rows(x).reshape(samples, -1, cells)
+            rows = layout.to_rows(x).reshape(samples, channels, cells)
             return labelled(find_labels(rows, plane, parameters)).run(x, deadline)
 
         return Course(work, run)

@@ -88,6 +88,14 @@ def test_one_cell_for_many_clusters(pooler: Pooler) -> None:
     assert np.array_equal(y, [[[2.5, 0, 0]]])  # the others have no cells
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((0, 3, 4, 4), (0, 3, 4)), ((2, 0, 4, 4), (2, 0, 4)), ((0, 1, 1, 1), (0, 1, 4))]
+)
+def test_nothing_in_clusters_is_nothing(pooler: Pooler, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    course = pooler.prepare("pool", "clusters", {"clusters": 4}, {}, shape, np.dtype(np.float32))
+    assert course.run(np.zeros(shape, np.float32), time.monotonic() + 60).tensor.shape == expected
+
+
 def test_refusals(pooler: Pooler, rng: np.random.Generator) -> None:
     x = rng.standard_normal((2, 3, 6, 7))
     with pytest.raises(InvalidParameter, match="segments: only with labels"):
