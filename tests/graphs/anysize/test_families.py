@@ -12,17 +12,36 @@ import torch
 from torch import nn
 
 from graphs.anysize.compile import compile_plan
-from tests.graphs.anysize import exactness, networks
+from tests.graphs.anysize import exactness, networks, tiling
 
 IMAGES = int(os.environ.get("ANYSIZE_IMAGES", "0"))
 """Images a network; 0 is the quick run: few, on networks cut short."""
 
 
+_EXCITED = "needs the whole image, goes back into the feature map at"
+NOT_TILED = {
+    **dict.fromkeys(
+        (
+            "regnety_002",
+            "mobilenetv3_small_050",
+            "efficientnet_b0",
+            "ghostnet_050",
+            "mixnet_s",
+            "nfnet_l0",
+            "test_nfnet",
+        ),
+        _EXCITED,
+    ),
+    "ecaresnet26t": _EXCITED,
+    "resnet50_gn": "InstanceNormalization",
+}
+"""Networks with a reduction over the whole image in their middle, and words of the reason."""
+
 CHOSEN = [family for family in networks.FAMILIES if IMAGES or not family.long]
 
 
 @pytest.mark.parametrize("family", CHOSEN, ids=lambda family: family.name)
-def test_mixed_sizes_are_exact(family: networks.Family, timm: Any, rng: np.random.Generator) -> None:
+def test_mixed_sizes_and_tiles_are_exact(family: networks.Family, timm: Any, rng: np.random.Generator) -> None:
     torch.manual_seed(int(rng.integers(2**31)))
     network = networks.build(timm, family, whole=IMAGES > 0)
     model = networks.to_onnx(network, family.minimum)
@@ -52,6 +71,14 @@ def test_mixed_sizes_are_exact(family: networks.Family, timm: Any, rng: np.rando
     floats = exactness.session(exactness.ragged_floats(model))
     poison = exactness.poisoned(rng, canvas, extents)
     assert exactness.error(floats.run(None, {"images": poison, "extents": extents}), expected) <= exactness.BOUND
+
+    if family.name in NOT_TILED:
+        assert plan.tiled is None
+        assert NOT_TILED[family.name] in str(plan.tiled_obstacles[0])
+    else:
+        tiles = tiling.errors(plan, rng, images=2, most=120, cuts=3)
+        print(f"{family.name} in tiles: {tiles}")
+        assert max(tiles.values()) <= exactness.BOUND
 
 
 def canvases(rng: np.random.Generator, minimum: int) -> list[list[tuple[int, int]]]:

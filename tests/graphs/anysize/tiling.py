@@ -91,7 +91,13 @@ Oracle = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 def errors(
-    plan: Plan, rng: np.random.Generator, *, images: int = 3, most: int = 90, oracle: Oracle | None = None
+    plan: Plan,
+    rng: np.random.Generator,
+    *,
+    images: int = 3,
+    most: int = 90,
+    cuts: int = 100,
+    oracle: Oracle | None = None,
 ) -> dict[str, float]:
     """Largest relative error of each output over some images, tiled, against the whole images through the plain graph.
 
@@ -100,6 +106,7 @@ def errors(
         rng: draws images, sizes, tiles, their order.
         images: how many.
         most: pixels a side beyond the smallest that the network takes.
+        cuts: tiles along a side, at most.
         oracle: what to compare with instead.
     """
     tiled, whole = Tiled(plan), session(plan.plain)
@@ -109,7 +116,8 @@ def errors(
         (int(rng.integers(low[0], low[0] + most)), int(rng.integers(low[1], low[1] + most))) for _ in range(images)
     ]
     tiles = [
-        tuple(tile_side(step, side, rng) for step, side in zip(geometry.alignment, size, strict=True)) for size in sizes
+        tuple(tile_side(step, side, cuts, rng) for step, side in zip(geometry.alignment, size, strict=True))
+        for size in sizes
     ]
     print(f"sizes {sizes}, tiles {tiles}")
     pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
@@ -130,6 +138,7 @@ def errors(
     return worst
 
 
-def tile_side(step: int, side: int, rng: np.random.Generator) -> int:
-    """Draw a side: a multiple of the alignment, from one step to more than the image."""
-    return step * int(rng.integers(1, 2 + max(1, side // step)))
+def tile_side(step: int, side: int, cuts: int, rng: np.random.Generator) -> int:
+    """Draw a side: a multiple of the alignment, from one step (or as many as are needed) to more than the image."""
+    least = -(-side // (step * cuts))
+    return step * int(rng.integers(least, max(least, side // step + 1) + 1))
