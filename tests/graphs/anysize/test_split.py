@@ -430,3 +430,29 @@ def test_tiles_of_one_batch_are_independent(others: Plan, rng: np.random.Generat
         for output, mine, theirs in zip(trunk.get_outputs(), together, alone, strict=True):
             assert mine.shape[0] == count, output.name
             np.testing.assert_allclose(mine[one], theirs, rtol=1e-5, atol=1e-6, err_msg=output.name)
+
+
+@pytest.mark.parametrize("opset", [11, 12, 13, 17])
+def test_files_of_older_opsets(opset: int, rng: np.random.Generator) -> None:
+    """A file as exporters wrote it then: nothing is said of the values between the nodes."""
+    weights = {"w": (5, 3, 3, 3), "b": (5,), "gemm": (4, 10), "bias": (4,)}
+    nodes = [
+        onnx.helper.make_node(
+            "Conv", ["images", "w", "b"], ["features"], name="conv", strides=[2, 2], pads=[1, 1, 1, 1]
+        ),
+        onnx.helper.make_node("GlobalAveragePool", ["features"], ["mean"], name="mean"),
+        onnx.helper.make_node("ReduceL2", ["features"], ["norm"], name="norm", axes=[2, 3], keepdims=0),
+        onnx.helper.make_node("Flatten", ["mean"], ["flat"], name="flat"),
+        onnx.helper.make_node("Concat", ["flat", "norm"], ["embedding"], name="embedding", axis=1),
+        onnx.helper.make_node("Gemm", ["embedding", "gemm", "bias"], ["logits"], name="gemm", transB=1),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "old",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, "h", "w_"])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 4])],
+        [onnx.numpy_helper.from_array(rng.normal(size=s).astype(np.float32), name) for name, s in weights.items()],
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=7)
+    plan = compile_plan(ir.from_proto(proto), CARD)
+    assert max(errors(plan, rng).values()) <= BOUND
