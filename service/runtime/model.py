@@ -63,6 +63,7 @@ class Model:
         label_names: K names: the card's labels, or the indices where it has none.
         network: what runs it.
         scores_place: of the output that is classified, among the network's.
+        embedding_place: of the one that the card calls the embedding; None where there is none.
         own_input: for numbers as the file takes them.
         admission: its queue in numbers.
         statistics: what it has done.
@@ -85,6 +86,8 @@ class Model:
             plan = compile_plan(graph, self.card)
             self.network = Network(plan, settings, provider)
             self.scores_place = self._find_output()
+            names = list(self.network.outputs)
+            self.embedding_place = names.index(self.card.embedding) if self.card.embedding in names else None
         except ValueError as error:  # FrontError is one
             raise BrokenModel(f"{path}: {error}") from error
         self.geometry: Geometry = self.network.fixed
@@ -148,7 +151,7 @@ class Model:
         if plan.tiled is None or plan.geometry is None:
             return None
         return Tiles(
-            partial(load_tile_graphs, plan.tiled, settings, provider),
+            partial(load_tile_graphs, plan.tiled, plan.geometry, settings, provider),
             plan.geometry,
             Limits(settings.max_canvas_pixels, settings.max_batch_pixels, settings.max_pixels),
             name=f"{self.name}/{self.version}",

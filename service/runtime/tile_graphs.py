@@ -8,16 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from graphs.anysize.plan import EXTENTS, OWNED, TiledPlan
+from graphs.anysize.plan import EXTENTS, OWNED, TiledPlan, TrunkGeometry
 from graphs.anysize.states import State
 from graphs.front import PIXELS
 from service.runtime.session import Provider, Session
 from service.settings import Settings
 
-Trunk = Callable[[np.ndarray, np.ndarray, np.ndarray, bool], Mapping[str, np.ndarray]]
-"""Pixels uint8 (N,H,W,C), extents and owned int64 (N,4) in; the states by name, each with N as its first axis, out.
-
-The last argument says that the memory which this run has needed is to be given back after it."""
+Trunk = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+"""Pixels uint8 (N,H,W,C), extents and owned int64 (N,4) in; the states by name, each with N as its first axis, out."""
 
 Head = Callable[[Mapping[str, np.ndarray], np.ndarray], Sequence[np.ndarray]]
 """Merged states and extents (1,4) in; the model's outputs, each with 1 as its first axis, out."""
@@ -30,14 +28,16 @@ class TileGraphs(NamedTuple):
         trunk: runs one batch of tiles.
         head: runs one image's merged states.
         states: what the trunk gives.
+        release: gives back the memory that runs have needed; hundreds of megabytes, which an arena keeps for ever.
     """
 
     trunk: Trunk
     head: Head
     states: Sequence[State]
+    release: Callable[[], None]
 
 
-def load_tile_graphs(plan: TiledPlan, settings: Settings, provider: Provider) -> TileGraphs:
+def load_tile_graphs(plan: TiledPlan, geometry: TrunkGeometry, settings: Settings, provider: Provider) -> TileGraphs:
     """Build both sessions; the head's on the CPU, which is quicker for one small run than the way to a device.
 
     Raises:
@@ -46,14 +46,24 @@ def load_tile_graphs(plan: TiledPlan, settings: Settings, provider: Provider) ->
     """
     data = ir.to_proto(plan.trunk).SerializeToString()
     trunk = Session(data, provider=provider, device_id=settings.device_id, threads=settings.threads)
+    pixels_in = next(value for value in plan.trunk.graph.inputs if value.name == PIXELS)
+    assert pixels_in.shape is not None  # the front has made it
+    channels = pixels_in.shape[3]
+    assert isinstance(channels, int)
+    side = max(*geometry.alignment, geometry.min_height, geometry.min_width)
+    least = np.zeros((1, side, side, channels), np.uint8)  # (N,H,W,C)
     head = Session(ir.to_proto(plan.head).SerializeToString(), provider="cpu", threads=1)
 
-    def run_trunk(pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray, last: bool) -> Mapping[str, np.ndarray]:
+    def run_trunk(pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray) -> Mapping[str, np.ndarray]:
         feeds = {PIXELS: pixels, EXTENTS: extents, OWNED: owned}
-        return dict(zip(trunk.outputs, trunk.run(feeds, shrink=last), strict=True))
+        return dict(zip(trunk.outputs, trunk.run(feeds), strict=True))
 
     def run_head(states: Mapping[str, np.ndarray], extents: np.ndarray) -> Sequence[np.ndarray]:
         given = {**states, EXTENTS: extents}
         return head.run({name: given[name] for name in head.inputs})
 
-    return TileGraphs(run_trunk, run_head, plan.states)
+    def release() -> None:
+        place = np.array([(0, 0, side, side)], np.int64)
+        trunk.run({PIXELS: least, EXTENTS: place, OWNED: place}, shrink=True)
+
+    return TileGraphs(run_trunk, run_head, plan.states, release)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,12 +24,13 @@ from graphs.anysize.plan import TrunkGeometry
 from graphs.anysize.states import Merger
 from service.codecs.header import ImageHeader
 from service.codecs.rows import Rows
-from service.errors import DeadlineExceeded, InternalError, PayloadTooLarge, ServiceError
+from service.errors import InternalError, PayloadTooLarge, ServiceError
 from service.runtime import heap
 from service.runtime.admission import Admission
 from service.runtime.batcher import Answer
 from service.runtime.grid import Grid, TooLarge, cut
 from service.runtime.tile_batches import tile_batches
+from service.runtime.tile_course import Course
 from service.runtime.tile_graphs import TileGraphs
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,8 @@ log = logging.getLogger(__name__)
 _NICE = 10
 """Below the rest of the process: where both want the cores it gets a tenth of them (Linux weighs 10 steps with 110 : 1024)."""
 
-_AT_ONCE = 4
+_AT_ONCE = 2
 """Images whose strips are held at the same time; the others wait for theirs to be the turn."""
-
-_JUDGED_FROM, _HOPELESS = 0.1, 4.0
-"""Part of the time limit after which an image that would take so many times all of it is given up."""
 
 _LOG_EVERY_S = 10.0
 
@@ -59,21 +57,6 @@ class Limits:
     canvas_pixels: int
     batch_pixels: int
     strip_pixels: int
-
-
-@dataclass(eq=False)
-class _Course:
-    """An image on its way."""
-
-    rows: Rows
-    grid: Grid
-    deadline: float
-    future: asyncio.Future[Answer]
-    queued_at: float
-    started: float = 0.0
-    done: int = 0
-    logged_at: float = 0.0
-    steps: Generator[None, None, Sequence[np.ndarray]] | None = field(default=None, repr=False)
 
 
 class Tiles:
@@ -114,7 +97,7 @@ class Tiles:
         self._limits = limits
         self._name = name
         self._clock = clock
-        self._arrivals: queue.SimpleQueue[_Course | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[Course | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._own, name=f"tiles-{name}", daemon=True)
 
     def start(self) -> None:
@@ -169,79 +152,81 @@ class Tiles:
             DeadlineExceeded: 504; the deadline passed, or would by far. InternalError: 500.
         """
         grid = self.cut(rows.header)
-        course = _Course(rows, grid, deadline, asyncio.get_running_loop().create_future(), self._clock())
+        course = Course(rows, grid, deadline, asyncio.get_running_loop().create_future(), self._clock())
         self._arrivals.put(course)
-        return await course.future
+        try:
+            return await course.future
+        finally:
+            del course, rows  # an error remembers this frame, and the future remembers the error: a ring around the image
 
     def _own(self) -> None:
         if sys.platform == "linux":  # elsewhere the whole process would be meant
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # threads begun here inherit it
-        courses: deque[_Course] = deque()
+        courses: deque[Course] = deque()
         open_ = True
         while open_ or courses:
             if not courses:
                 open_ = self._arrive(self._arrivals.get(), courses)
             while open_ and not self._arrivals.empty():
                 open_ = self._arrive(self._arrivals.get(), courses)
-            for course in list(courses)[:_AT_ONCE]:
-                if self._advance(course):
-                    courses.remove(course)
-                    self.waiting -= course.grid.tiles - course.done
+            if courses:
+                self._take_turns(courses)
+                if not courses:
+                    self._release()
 
-    def _arrive(self, course: _Course | None, courses: deque[_Course]) -> bool:
+    def _arrive(self, course: Course | None, courses: deque[Course]) -> bool:
         if course is None:
             return False
         self.waiting += course.grid.tiles
         courses.append(course)
         return True
 
-    def _advance(self, course: _Course) -> bool:
+    def _take_turns(self, courses: deque[Course]) -> None:
+        """Run a batch of each of the first; no name for any of them outlives this, and so nothing of its image."""
+        for course in list(courses)[:_AT_ONCE]:
+            if self._advance(course):
+                courses.remove(course)
+                self.waiting -= course.grid.tiles - course.done
+
+    def _release(self) -> None:
+        """Give back what only large images need."""
+        try:
+            if self._graphs is not None:
+                self._graphs.release()
+        except Exception:
+            log.exception("model %s cannot give back the memory of its tiles", self._name)
+        heap.trim()
+
+    def _advance(self, course: Course) -> bool:
         """Run one batch. Returns whether the course has ended, well or not."""
         result: Answer | ServiceError
         try:
             if course.future.done():  # its client went away
-                _close(course)
+                course.close()
                 return True
             now = self._clock()
             if course.steps is None:
                 course.started = course.logged_at = now
                 course.steps = self._run(course)
-            self._check_time(course, now)
+            course.check_time(now)
             next(course.steps)
         except StopIteration as end:
             ended = self._clock()
             result = Answer(end.value, course.started - course.queued_at, ended - course.started, 1)
-            log.info("model %s: %s in %.1f s", self._name, _words(course), result.run_s)
+            log.info("model %s: %s in %.1f s", self._name, course.words(), result.run_s)
         except ServiceError as error:
-            result = error
+            result = _bare(error)
         except Exception:
-            log.exception("model %s failed on %s", self._name, _words(course))
+            log.exception("model %s failed on %s", self._name, course.words())
             result = InternalError()
         else:
             self._report(course)
             return False
-        _close(course)
+        course.close()
         _settle(course.future, result)
         return True
 
-    def _check_time(self, course: _Course, now: float) -> None:
-        """Give up what is too late, and what will be by far.
-
-        Raises:
-            DeadlineExceeded: says how far it came.
-        """
-        if now >= course.deadline:
-            raise DeadlineExceeded(f"the time limit passed after {course.done} of {course.grid.tiles} tiles")
-        elapsed, limit = now - course.started, course.deadline - course.queued_at
-        if course.done and elapsed > _JUDGED_FROM * limit:
-            whole = elapsed / course.done * course.grid.tiles
-            if whole > _HOPELESS * limit:
-                raise DeadlineExceeded(
-                    f"{course.done} of {course.grid.tiles} tiles took {elapsed:.1f} s, so that all would take about {whole:.0f} s;"
-                    f" the time limit is {limit:.0f} s"
-                )
-
-    def _run(self, course: _Course) -> Generator[None, None, Sequence[np.ndarray]]:
+    def _run(self, course: Course) -> Generator[None, None, Sequence[np.ndarray]]:
         """Take an image from its rows to the outputs, a batch of tiles at each step."""
         if self._graphs is None:
             self._graphs = self._load()
@@ -250,8 +235,7 @@ class Tiles:
         graphs = self._graphs
         merger = Merger(graphs.states)
         for batch in tile_batches(course.rows, course.grid, self._limits.batch_pixels):
-            last = course.done + batch.tiles == course.grid.tiles
-            found = graphs.trunk(batch.pixels, batch.extents, batch.owned, last)
+            found = graphs.trunk(batch.pixels, batch.extents, batch.owned)
             for i in range(batch.tiles):
                 merger.add({name: array[i : i + 1] for name, array in found.items()})
             course.done += batch.tiles
@@ -261,22 +245,17 @@ class Tiles:
         extent = np.array([(0, 0, course.rows.header.height, course.rows.header.width)], np.int64)
         return [output[0] for output in graphs.head(merger.result(), extent)]
 
-    def _report(self, course: _Course) -> None:
+    def _report(self, course: Course) -> None:
         now = self._clock()
         if now - course.logged_at >= _LOG_EVERY_S:
             course.logged_at = now
-            log.info("model %s: %s, %.0f s", self._name, _words(course), now - course.started)
+            log.info("model %s: %s, %.0f s", self._name, course.words(), now - course.started)
 
 
-def _words(course: _Course) -> str:
-    header, tiles = course.rows.header, course.grid.tiles
-    return f"{header.width}×{header.height}: {course.done} of {tiles} tiles, {100 * course.done // tiles} %"
-
-
-def _close(course: _Course) -> None:
-    """Let go of what the course holds of its image."""
-    if course.steps is not None:
-        course.steps.close()
+def _bare(error: ServiceError) -> ServiceError:
+    """Cut an error off from the frames it came through: they hold the image, and the error lives on with its request."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _settle(future: asyncio.Future[Answer], result: Answer | ServiceError) -> None:

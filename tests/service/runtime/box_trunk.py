@@ -46,7 +46,7 @@ class BoxTrunk:
         batches: (y0, x0, image height, image width) of every tile that ran, and the shape of its batch.
         entered: released when a run begins. gate: if set, acquired before it goes on.
         broken: raised instead of running.
-        released: runs after which memory was to be given back.
+        released: how often memory was to be given back.
     """
 
     def __init__(self, *, gated: bool = False) -> None:
@@ -59,15 +59,17 @@ class BoxTrunk:
 
     def load(self) -> TileGraphs:
         self.loads += 1
-        return TileGraphs(self.trunk, self.head, STATES)
+        return TileGraphs(self.trunk, self.head, STATES, self.release)
 
-    def trunk(self, pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray, last: bool) -> Mapping[str, np.ndarray]:
+    def release(self) -> None:
+        self.released += 1
+
+    def trunk(self, pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray) -> Mapping[str, np.ndarray]:
         self.entered.release()
         if self.gate is not None:
             assert self.gate.acquire(timeout=20)
         if self.broken is not None:
             raise self.broken
-        self.released += last
         totals, counts, highest = [], [], []
         for canvas, (y0, x0, height, width), (top, left, bottom, right) in zip(pixels, extents, owned, strict=True):
             self.batches.append(((int(y0), int(x0), int(height), int(width)), pixels.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -225,12 +226,51 @@ def test_a_cancelled_client_frees_its_turn(rng: np.random.Generator) -> None:
     assert sum(place[2] == 2000 for place, _ in trunk.batches) <= 10_000 // 4096
 
 
+def test_nothing_is_kept_of_an_image_that_has_ended(rng: np.random.Generator) -> None:
+    """Not even until the next one comes; whether it was answered, damaged, or given up."""
+
+    class Held(np.ndarray):
+        """Rows that can be referred to weakly."""
+
+    kept: list[weakref.ref[Held]] = []
+    image = noise(300, 100, 3, rng)
+
+    def rows(*, damaged: bool = False) -> Rows:
+        pixels = image.copy().view(Held)
+        kept.append(weakref.ref(pixels))
+
+        def bands() -> Iterator[np.ndarray]:
+            yield pixels[:250]
+            if damaged:
+                try:
+                    raise OSError("broken data")
+                except OSError as error:
+                    raise InvalidImage("JPEG: truncated or corrupt") from error
+            yield pixels[250:]
+
+        return Rows(ImageHeader("JPEG", 100, 300), 3, bands())
+
+    async def test(tiles: Tiles, trunk: BoxTrunk) -> None:
+        await tiles.submit(rows(), LATER)
+        found = await asyncio.gather(tiles.submit(rows(damaged=True), LATER), return_exceptions=True)
+        assert isinstance(found[0], InvalidImage)
+        found += await asyncio.gather(tiles.submit(rows(), 0.0), return_exceptions=True)
+        assert isinstance(found[1], DeadlineExceeded)
+        await asyncio.to_thread(tiles.stop)
+        tiles.stop = lambda: None  # type: ignore[method-assign]
+        del found  # the errors know by which way they came
+        assert [reference() is None for reference in kept] == [True] * 3  # without the garbage collector
+        assert trunk.released == 3
+
+    with_tiles(test)
+
+
 def test_a_failing_run_is_a_500_of_its_image_alone(rng: np.random.Generator, caplog: pytest.LogCaptureFixture) -> None:
     class Once(BoxTrunk):
-        def trunk(self, pixels: Any, extents: np.ndarray, owned: Any, last: bool) -> Any:
+        def trunk(self, pixels: Any, extents: np.ndarray, owned: Any) -> Any:
             if extents[0, 2] == 2000:
                 raise RuntimeError("secret")
-            return super().trunk(pixels, extents, owned, last)
+            return super().trunk(pixels, extents, owned)
 
     images = [noise(2000, 100, 3, rng), noise(200, 200, 3, rng)]
 
