@@ -85,7 +85,7 @@ LAYERS = {
         ["admission", "partition", "shapes", "network", "pooling", "tile_batches", "tile_graphs"],
         ["grouping", "stopwatch", "handover"],
         ["batcher", "statistics", "warmup"],
-        ["tick", "tile_course", "features"],
+        ["tick", "tile_course"],
         ["tiles", "mosaic"],
         ["features"],
         ["own_input", "descriptor", "activation"],

@@ -16,6 +16,9 @@ from graphs.anysize.domains import Axes, Cells
 from graphs.anysize.facts import name_of
 from graphs.anysize.features import FeaturesError, Place, find_features
 from graphs.anysize.fold import fold_constants
+from graphs.anysize.geometry import geometry
+from graphs.anysize.plan import TrunkGeometry
+from graphs.anysize.ragged import make_ragged
 from graphs.anysize.writer import Writer
 from graphs.card import ModelCard
 from graphs.front import PIXELS, image_input
@@ -83,6 +86,32 @@ def cut_features(plain: ir.Model, card: ModelCard) -> Cut:
     return Cut(
         trunk, head, name_of(place.value), place.channels, place.rows, place.columns, weighted=weights is not None
     )
+
+
+def trunk_of_tiles(trunk: ir.Model, card: ModelCard) -> tuple[ir.Model, TrunkGeometry]:
+    """Make a trunk that takes tiles: PIXELS and EXTENTS in, FEATURES of each canvas out.
+
+    What of them a tile owns (plan.OWNED), beyond the geometry's halo, is what the trunk gives for the whole image.
+
+    Args:
+        trunk: of a network with its front attached; not changed.
+        card: the model's.
+
+    Raises:
+        FeaturesError: a tile does not have what is needed: a reduction over the whole image, an operator that is not known.
+    """
+    model = trunk.clone()
+    image = _image(model, card)
+    analysis = analyse(model.graph, {image: _axes(image, card)})
+    reasons = [
+        *map(str, analysis.obstacles),
+        *(f"{one.node.op_type} {one.node.name!r} reduces" for one in analysis.reductions),
+    ]
+    if reasons or analysis.parts:
+        raise FeaturesError(f"its features need the whole image: {'; '.join(reasons) or 'they are of a part of it'}")
+    shape = geometry(analysis)
+    make_ragged(model, analysis, image)
+    return model, shape
 
 
 def _image(model: ir.Model, card: ModelCard) -> ir.Value:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from service.api.accept import MEDIA_TYPES, choose
 from service.api.documents import INFERENCE_HEADERS, TIMED, error_responses
 from service.api.images import Upload
-from service.api.inference import Inference, ModelParameters, Sizes, decode_and_run, infer_images
+from service.api.inference import Inference, ModelParameters, Sizes, decode_and_run, infer_images, size_of
 from service.api.operations import descriptor_parameters
 from service.api.pictures import PICTURE_BODY, each_in_thread, features_of, in_thread
 from service.api.state import State, get_state
@@ -171,14 +171,14 @@ async def _course(  # noqa: PLR0917 – the parts of a request
     recipe = read_recipe(parameters.pool, parameters.others)
     grid = await model.features.ready(deadline)
     await in_thread(state, partial(recipe.check, state.pooler, grid.channels, deadline), deadline)
-    pictures, answers, decode_s = await features_of(state, model, upload, ticket, deadline)
-    for picture in pictures:
-        recipe.check_boxes(picture.shape[0], picture.shape[1])
+    pictures, answers, decode_s = await features_of(request, state, model, upload, ticket, deadline)
+    sizes = [size_of(picture) for picture in pictures]
+    for height, width in sizes:
+        recipe.check_boxes(height, width)
     pooled_at = time.monotonic()
     works = [partial(recipe.describe, state.pooler, answer.outputs[0], grid, deadline) for answer in answers]
     vectors = await each_in_thread(state, upload, works, deadline)
     pool_s = time.monotonic() - pooled_at
-    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
     return sizes, [_answer(a, vector, a.run_s + pool_s) for a, vector in zip(answers, vectors, strict=True)], decode_s
 
 

@@ -16,10 +16,11 @@ from pydantic import BaseModel, Field
 from service.api.accept import MEDIA_TYPES, Written, choose
 from service.api.documents import INFERENCE_HEADERS, TIMED, error_responses
 from service.api.images import Upload
-from service.api.inference import Inference, ModelParameters, Sizes, infer_images
+from service.api.inference import Inference, ModelParameters, Sizes, infer_images, size_of
 from service.api.pictures import PICTURE_BODY, each_in_thread, features_of
 from service.api.state import State, get_state
 from service.codecs.heat import over
+from service.codecs.rows import Rows
 from service.codecs.tensors.npy import write_npy
 from service.codecs.tensors.picture import encode_png
 from service.errors import (
@@ -131,7 +132,7 @@ async def heatmap(
     its class; for any number of images.
     """
     written, _ = choose(request.headers.get("accept", ""), "png", _FORMS)
-    drawing = _Drawing(written)
+    drawing = _Drawing(written, request)
     inference = await infer_images(request, state, parameters, drawing.course)
     headers = {"Server-Timing": inference.server_timing()}
     if written != "json":
@@ -148,8 +149,9 @@ class _Drawing:
         made: for each image a PNG, a .npy file, or a JSON object.
     """
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, written: Written, request: Request) -> None:
         self.written = written
+        self._request = request
         self.made: Sequence[bytes] = ()
 
     async def course(
@@ -166,7 +168,14 @@ class _Drawing:
         index = _index(model, parameters.class_)
         grid = await model.features.ready(deadline)
         model.features.check_cells()
-        pictures, answers, decode_s = await features_of(state, model, upload, ticket, deadline)
+        whole = (
+            "a map on its pixels is not made of tiles; upsample=false as numbers gives the cells"
+            if self._on_pixels(parameters)
+            else ""
+        )
+        pictures, answers, decode_s = await features_of(
+            self._request, state, model, upload, ticket, deadline, refuse_large=whole
+        )
         begun = time.monotonic()
         works = [
             partial(self._draw, model, parameters, grid, index, picture, answer.outputs[0], deadline)
@@ -174,8 +183,14 @@ class _Drawing:
         ]
         self.made = await each_in_thread(state, upload, works, deadline)
         seconds = time.monotonic() - begun
-        sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-        return sizes, [answer._replace(run_s=answer.run_s + seconds) for answer in answers], decode_s
+        return (
+            [size_of(picture) for picture in pictures],
+            [answer._replace(run_s=answer.run_s + seconds) for answer in answers],
+            decode_s,
+        )
+
+    def _on_pixels(self, parameters: HeatmapParameters) -> bool:
+        return self.written != "json" if parameters.upsample is None else parameters.upsample
 
     def _draw(  # noqa: PLR0917 – what is known of one picture
         self,
@@ -183,20 +198,21 @@ class _Drawing:
         parameters: HeatmapParameters,
         grid: Grid,
         index: int | None,
-        picture: np.ndarray,
+        picture: np.ndarray | Rows,
         maps: np.ndarray,
         deadline: float,
     ) -> bytes:
-        height, width = picture.shape[:2]
+        height, width = size_of(picture)
         activation, output = model.card.activation, model.network.outputs[model.scores_place]
 
         def best(scores: np.ndarray) -> int:
             return int(order(probabilities(scores, activation))[0]) if index is None else index
 
         found = class_map(model.features, maps, output, best, deadline)
-        upsample = self.written != "json" if parameters.upsample is None else parameters.upsample
+        upsample = self._on_pixels(parameters)
         heat = spread(found.cells, grid, height, width) if upsample else found.cells
         if self.written == "png":
+            assert isinstance(picture, np.ndarray)  # where it is not, the map was refused
             return encode_png(over(picture, heat, parameters.alpha))
         if self.written == "npy":
             return b"".join(write_npy(heat))

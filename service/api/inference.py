@@ -141,7 +141,7 @@ async def follow(
     """
     patient = inference.model.admission.drain_s() < _WATCH_FROM_S
     inference.sizes, inference.answers, inference.decode_s = await (
-        course if patient else _while_connected(request, course)
+        course if patient else while_connected(request, course)
     )
     inference.finished_at = time.monotonic()
     return inference
@@ -188,7 +188,7 @@ async def decode_and_run(
     """
     opened, decode_s = await open_images(state, model, upload, deadline)
     places = range(len(opened))
-    sizes = [_size(each) for each in opened]
+    sizes = [size_of(each) for each in opened]
     whole = {place: each for place, each in enumerate(opened) if isinstance(each, np.ndarray)}
     ticket.weigh(sum(sizes[place][0] * sizes[place][1] for place in whole), len(whole))
     answers = dict(zip(whole, await run_each([model.infer(image, deadline) for image in whole.values()]), strict=True))
@@ -197,7 +197,7 @@ async def decode_and_run(
         ticket.move(model.tiles.admission, answered=bool(whole))
         ticket.weigh(sum(model.tiles.work(rows) for rows in large.values()), len(large))
         courses = run_each([named(upload, place, model.infer_tiles(rows, deadline)) for place, rows in large.items()])
-        answers.update(zip(large, await _while_connected(request, courses), strict=True))
+        answers.update(zip(large, await while_connected(request, courses), strict=True))
     return sizes, [answers[place] for place in places], decode_s
 
 
@@ -215,7 +215,8 @@ async def open_images(
     return opened, time.monotonic() - started
 
 
-def _size(opened: np.ndarray | Rows) -> tuple[int, int]:
+def size_of(opened: np.ndarray | Rows) -> tuple[int, int]:
+    """Height and width of an image that is decoded, or is yet to be."""
     return (opened.header.height, opened.header.width) if isinstance(opened, Rows) else opened.shape[:2]
 
 
@@ -268,7 +269,7 @@ async def run_each(courses: list[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
 
 
-async def _while_connected(request: Request, course: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request, course: Coroutine[Any, Any, T]) -> T:
     """Run something for as long as the client is there; when it goes away, what it waited for leaves the queue.
 
     Raises:

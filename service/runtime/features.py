@@ -18,15 +18,17 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from graphs.anysize.cut import FEATURES, cut_features
+from graphs.anysize.cut import FEATURES, cut_features, trunk_of_tiles
 from graphs.anysize.domains import Cells
 from graphs.anysize.features import FeaturesError
 from graphs.anysize.plan import Plan
 from graphs.card import ModelCard
 from graphs.front import attach_front
-from service.errors import DeadlineExceeded, InternalError, InvalidParameter
+from service.codecs.rows import Rows
+from service.errors import DeadlineExceeded, InternalError, InvalidParameter, PayloadTooLarge, ServiceError
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.grouping import Grouping
+from service.runtime.mosaic import Mosaic
 from service.runtime.network import Network
 from service.runtime.reading import read_model, state_of
 from service.runtime.session import Provider, Session
@@ -67,6 +69,7 @@ class _Ready:
     weighted: bool
     batch: int | None  # images of a run, where the graph fixes it
     only_whole: str  # why the head takes no map of one cell; empty where it does
+    mosaic: Mosaic | None  # for tiles; None where they do not do
 
 
 class Features:
@@ -147,6 +150,39 @@ class Features:
         except TimeoutError:
             raise DeadlineExceeded("the time limit passed before the features were there") from None
 
+    async def infer_tiles(self, rows: Rows, deadline: float) -> Answer:
+        """Run the trunk on an image that is too large for one canvas; its one output is the features (C,h,w), float32.
+
+        Args:
+            rows: of the image, of a size that the model accepts.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            PayloadTooLarge: 413. InvalidImage: 422. DeadlineExceeded: 504. InternalError: 500.
+        """
+        assert self._ready is not None
+        mosaic = self._ready.mosaic
+        if mosaic is None:
+            raise PayloadTooLarge(
+                f"expected at most {self._settings.max_canvas_pixels} pixels (max_canvas_pixels), the image has "
+                f"{rows.header.width}x{rows.header.height}, and the features of model {self._name} are not made in tiles"
+            )
+        gone, asked_at = threading.Event(), time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(deadline - asked_at):
+                maps = await loop.run_in_executor(mosaic.thread, mosaic.features, rows, deadline, gone)
+        except TimeoutError:
+            raise DeadlineExceeded("the time limit passed before all tiles were run") from None
+        except ServiceError:
+            raise
+        except Exception as error:
+            log.exception("model %s: no features of tiles", self._name)
+            raise InternalError from error
+        finally:
+            gone.set()
+        return Answer([maps], 0.0, time.monotonic() - asked_at, 1)
+
     def head(self, maps: np.ndarray, deadline: float) -> Mapping[str, np.ndarray]:
         """Run the head; blocks. Any thread, one at a time.
 
@@ -184,6 +220,8 @@ class Features:
         """Finish what is queued, then end the thread, if there is one; blocks."""
         if self._ready is not None:
             self._ready.batcher.stop()
+            if self._ready.mosaic is not None:
+                self._ready.mosaic.stop()
 
     async def _build(self) -> None:
         """Make it once for all who wait for it."""
@@ -214,6 +252,13 @@ class Features:
         network = Network(Plan(cut.trunk, None, None, None, (), ()), settings, self._provider)
         data = ir.to_proto(cut.head).SerializeToString()
         head = Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
+        mosaic = None
+        try:
+            trunk, geometry = trunk_of_tiles(cut.trunk, self._card)
+        except FeaturesError as error:
+            log.info("model %s: its features are not made in tiles: %s", self._name, error)
+        else:
+            mosaic = Mosaic(trunk, geometry, (cut.rows, cut.columns), cut.channels, settings, self._provider)
         lone = np.zeros((fixed.batch or 1, cut.channels, 1, 1), np.float32)
         only_whole = ""
         try:
@@ -228,4 +273,6 @@ class Features:
             max_waiting=settings.max_queue * settings.max_images,
         )
         log.info("model %s: sessions of its features ready in %.2f s", self._name, time.monotonic() - started)
-        return _Ready(Grid(cut.channels, cut.rows, cut.columns), batcher, head, cut.weighted, fixed.batch, only_whole)
+        return _Ready(
+            Grid(cut.channels, cut.rows, cut.columns), batcher, head, cut.weighted, fixed.batch, only_whole, mosaic
+        )

@@ -208,7 +208,12 @@ def test_network_runs_once_whatever_is_asked(
     post(client, "model=gap&pool=avg", picture(rng, (4, 4)))
     runs = []
     run = features._ready.batcher._run
-    monkeypatch.setattr(features._ready.batcher, "_run", lambda pixels: runs.append(len(pixels)) or run(pixels))
+
+    def counted(pixels: np.ndarray) -> Any:
+        runs.append(len(pixels))
+        return run(pixels)
+
+    monkeypatch.setattr(features._ready.batcher, "_run", counted)
     post(client, "model=gap&pool=gem,max,avg,rmac", picture(rng, (20, 20)))
     assert runs == [1]
 
@@ -266,17 +271,42 @@ def test_other_errors_are_those_of_every_image_request(client: TestClient) -> No
     assert client.post("/v1/embed?model=gap&pool=avg", content=GOOD).status_code == 200
 
 
-def test_what_would_be_tiled_is_a_413_but_for_the_own_embedding(
-    folder: Path, networks: dict[str, Network], rng: np.random.Generator
+@pytest.fixture(scope="module")
+def tiling(folder: Path, networks: dict[str, Network]) -> Iterator[TestClient]:
+    """What has more than 1024 pixels is cut into tiles."""
+    settings = Settings(models=folder, max_canvas_pixels=1024, max_tensor_elements=10**5)
+    with TestClient(create_app(settings, Repository.load(settings)), raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.mark.parametrize("size", [(33, 32), (70, 90), (31, 401)], ids=lambda size: "×".join(map(str, size)))
+def test_pictures_in_tiles_have_the_descriptors_of_the_whole(
+    tiling: TestClient, networks: dict[str, Network], rng: np.random.Generator, size: tuple[int, int]
 ) -> None:
-    settings = Settings(models=folder, max_canvas_pixels=1024)
-    pixels = picture(rng, (70, 90))
-    with TestClient(create_app(settings, Repository.load(settings)), raise_server_exceptions=False) as client:
+    pixels = picture(rng, size)
+    for model, network in networks.items():
         with torch.no_grad():
-            own = networks["gap"](tensor(pixels))[1].numpy()
-        assert relative_error(post(client, "model=gap&normalize=false", pixels), own) <= BOUND
-        response = client.post("/v1/embed?model=gap&pool=avg", content=png(pixels))
-        assert_error(response, 413, "payload_too_large", "at most 1024 pixels (max_canvas_pixels), the image has 90x70")
+            features, own = network.forward_features(tensor(pixels)).double(), network(tensor(pixels))[1].numpy()
+        assert relative_error(post(tiling, f"model={model}&normalize=false", pixels), own) <= BOUND
+        for query, pool in POOLS.items():
+            got = post(tiling, f"model={model}&{query}&normalize=false", pixels)
+            assert relative_error(got, pool(features).numpy()) <= BOUND, query
+    small = picture(rng, (8, 8))
+    both = post(tiling, "model=gap&pool=max", small, pixels, small)
+    np.testing.assert_array_equal(both[[0]], post(tiling, "model=gap&pool=max", small))
+    np.testing.assert_array_equal(both[[1]], post(tiling, "model=gap&pool=max", pixels))
+
+
+def test_more_features_than_are_held_at_once_is_a_413(tiling: TestClient) -> None:
+    data = png(np.zeros((400, 500, 3), np.uint8))
+    response = tiling.post("/v1/embed?model=gap&pool=avg", content=data)
+    assert_error(response, 413, "payload_too_large", "at most 100000 numbers (max_tensor_elements)", "6×200×250")
+    data = png(np.zeros((60, 60, 3), np.uint8))
+    headers = {"X-Request-Timeout": "1e-9"}
+    assert_error(tiling.post("/v1/embed?model=gap&pool=avg", content=data, headers=headers), 504, "timeout")
+    assert tiling.post("/v1/embed?model=gap&pool=avg", content=data).status_code == 200
+    admission = tiling.app.state.poolserve.repository.models["gap"].tiles.admission  # type: ignore[attr-defined]
+    assert (admission.waiting, admission.backlog) == (0, 0)
 
 
 def test_network_without_a_map_before_its_head_is_a_422(make_client: MakeClient, tmp_path: Path) -> None:
@@ -324,7 +354,12 @@ def test_first_use_by_many_at_once_makes_one_session(make_client: MakeClient, mo
     features = client.app.state.poolserve.repository.models["colour"].features  # type: ignore[attr-defined]
     made: list[Any] = []
     make_it = features._make
-    monkeypatch.setattr(features, "_make", lambda: made.append(make_it()) or made[-1])
+
+    def counted() -> Any:
+        made.append(make_it())
+        return made[-1]
+
+    monkeypatch.setattr(features, "_make", counted)
 
     async def many() -> None:
         await asyncio.gather(*(features.ready(time.monotonic() + 30) for _ in range(5)))

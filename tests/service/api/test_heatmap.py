@@ -64,9 +64,13 @@ def pieces(network: Network, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Features (C,h,w), logits (K,), classifier's weight (K,C) and bias (K,), float64."""
     with torch.no_grad():
         features, logits = network.forward_features(tensor(pixels)), network(tensor(pixels))[0]
-    weights = network.classifier.weight.detach(), network.classifier.bias.detach()
-    features, logits, weight, bias = (x.double().numpy() for x in (features[0], logits[0], *weights))
-    return features, logits, weight, bias
+    weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
+    return (
+        features[0].double().numpy(),
+        logits[0].double().numpy(),
+        weight.double().numpy(),
+        bias.double().numpy(),
+    )
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "×".join(map(str, size)))
@@ -236,6 +240,21 @@ def test_other_errors_are_those_of_every_image_request(client: TestClient) -> No
     headers = {"X-Request-Timeout": "1e-9"}
     assert_error(client.post("/v1/heatmap?model=gap", content=GOOD, headers=headers), 504, "timeout")
     assert client.post("/v1/heatmap?model=gap", content=GOOD).status_code == 200
+
+
+def test_pictures_in_tiles_have_the_cells_of_the_whole(
+    client: TestClient, folder: Path, networks: dict[str, Network], rng: np.random.Generator
+) -> None:
+    data = png(picture(rng, (67, 93)))
+    settings = Settings(models=folder, max_canvas_pixels=1024)
+    with TestClient(create_app(settings, Repository.load(settings)), raise_server_exceptions=False) as tiling:
+        for model in networks:
+            (got,) = tiling.post(f"/v1/heatmap?model={model}&class=1", content=data, headers=JSON).json()["results"]
+            (whole,) = client.post(f"/v1/heatmap?model={model}&class=1", content=data, headers=JSON).json()["results"]
+            assert relative_error(np.array(got.pop("map")), np.array(whole.pop("map"))) <= BOUND
+            assert (got["height"], got["width"], got["step"]) == (67, 93, whole["step"])
+        response = tiling.post("/v1/heatmap?model=gap", content=data)
+        assert_error(response, 413, "payload_too_large", "at most 1024 pixels (max_canvas_pixels), the image has 93x67")
 
 
 def test_head_that_takes_its_own_size_only_has_no_cells(make_client: MakeClient, tmp_path: Path) -> None:
