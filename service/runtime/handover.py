@@ -6,6 +6,7 @@ Nothing here knows how either is done in earnest (batcher.py, tick.py).
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -31,8 +32,12 @@ _SIDE = 32
 _MANY = 8
 """Images that are timed together."""
 
-_RUNS = 5
-"""Of each shape; the fastest counts."""
+_RUNS = 40
+_RUNS_S = 0.01
+"""Of each shape so many runs, or for so long; the fastest counts. While other processes load their models few are left alone."""
+
+_LOOK_BELOW = 10
+"""A warm-up picture may take so many times as long as what the event loop runs: it is larger than what may come."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,11 @@ async def _hand_over(took: list[float]) -> None:
     other.join()
 
 
+def may_be_short(network: Network, height: int, width: int) -> bool:
+    """Say whether it is worth making a session of one thread to measure, by runs of the one that is there."""
+    return _fastest_s(network, network.fixed.batch or 1, height, width) < _LOOK_BELOW * longest_s()
+
+
 def measure_shortness(network: Network, smallest: int) -> Shortness | None:
     """Measure a network. Returns None where none of its images is short enough.
 
@@ -105,8 +115,6 @@ def measure_shortness(network: Network, smallest: int) -> Shortness | None:
     height, width = fixed.height or side, fixed.width or side
     pixels = height * width
     one_s = _fastest_s(network, fixed.batch or 1, height, width)
-    if one_s > 10 * longest_s():
-        return None
     many_s = _fastest_s(network, fixed.batch or _MANY, height, width)
     each_s = many_s / fixed.batch if fixed.batch else max(0.0, many_s - one_s) / (_MANY - 1)
     if fixed.height or fixed.width:
@@ -122,9 +130,13 @@ def _fastest_s(network: Network, images: int, height: int, width: int) -> float:
     shape = (images, height, width, network.channels)
     run = partial(network.run, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     run()
-    took = []
+    began = ended = time.perf_counter()
+    fastest = math.inf
     for _ in range(_RUNS):
-        started = time.perf_counter()
+        started = ended
         run()
-        took.append(time.perf_counter() - started)
-    return min(took)
+        ended = time.perf_counter()
+        fastest = min(fastest, ended - started)
+        if ended - began > _RUNS_S:
+            break
+    return fastest

@@ -22,7 +22,7 @@ from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
 from service.runtime.features import Features
 from service.runtime.grouping import Grouping
-from service.runtime.handover import Shortness, longest_s, measure_shortness
+from service.runtime.handover import Shortness, may_be_short, measure_shortness
 from service.runtime.network import Network
 from service.runtime.own_input import OwnInput
 from service.runtime.ranking import order, probabilities
@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 
 _WARM_SIDE = 64
 """Side of the warm-up picture in pixels, where the graph fixes none and takes one as small."""
-
-_LOOK_BELOW = 10
-"""A warm-up picture may take so many times as long as what the event loop runs: it is larger than what may come."""
 
 
 class Model:
@@ -101,7 +98,7 @@ class Model:
         self._batcher = self._queue(plan, settings)
         self._short: Shortness | None = None  # what of it runs on the event loop
         self._tick: Tick | None = None
-        if provider == "cpu" and self._warm_s < _LOOK_BELOW * longest_s():
+        if provider == "cpu":
             self._run_on_loop(plan, settings)
         self.tiles = self._tile_queue(plan, settings, provider, rate)
         self.tiled = plan.tiled is not None
@@ -122,7 +119,7 @@ class Model:
             outputs, elapsed_s = first_runs(self.network, height, width)
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise BrokenModel(f"{path}: its warm-up on {height}×{width} pixels failed: {error}") from error
-        self._warm_s = elapsed_s
+        self._warm_size = height, width
         output, images = outputs[self.scores_place], self.geometry.batch or 1
         if output.ndim != 2 or len(output) != images:
             raise BrokenModel(
@@ -163,6 +160,8 @@ class Model:
 
         They have one thread: waking others for so little takes longer than doing it.
         """
+        if not may_be_short(self.network, *self._warm_size):
+            return
         network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu")
         short = measure_shortness(network, max(self.min_height, self.min_width))
         if short is None:
