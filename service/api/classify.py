@@ -111,8 +111,9 @@ async def classify(
     (H,W,C) or (N,H,W,C), which go as decoded pictures do. As `application/octet-stream`, little-endian, with `shape` and `dtype`,
     or as a .npy file (`application/x-npy`).
 
-    JPEG, PNG, WebP, GIF (first frame), BMP, TIFF of any size, never resized. `X-Request-Timeout` says how many seconds you will
-    wait: a request that cannot be answered by then is refused at once with 429 and a `Retry-After` that holds.
+    JPEG, PNG, WebP, GIF (first frame), BMP, TIFF of any size, never resized; what is too large for one run is cut into tiles, where
+    the model allows it, with the same answer. `X-Request-Timeout` says how many seconds you will wait: a request that cannot be
+    answered by then is refused at once with 429 and a `Retry-After` that holds.
     """
     inference = await infer_images(request, state, parameters)
     if inference.parameters.shape is not None or inference.parameters.dtype is not None:
