@@ -1,9 +1,8 @@
-"""Trunk on tiles, merging, head: the same answer as the whole image through the unchanged graph."""
+"""Trunk on tiles, merging, head: every head gives what it gives of the whole image through the unchanged graph."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -12,77 +11,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.heads import HEADS, create_head
-from export.to_onnx import OPSET, _quiet
-from graphs.anysize.compile import compile_plan
+from export.heads import HEADS
 from graphs.anysize.plan import EXTENTS, OWNED, Plan
-from graphs.card import ModelCard, Preprocessing
 from graphs.front import PIXELS
 from tests.export.trunk import Trunk
+from tests.graphs.anysize.tiled_heads import (
+    BOUND,
+    QUERIES,
+    Classified,
+    Pool,
+    attend,
+    compiled,
+    positions,
+    reasons,
+    rules,
+)
 from tests.graphs.anysize.tiling import Tiled, errors, session
-
-BOUND = 2e-6
-CARD = ModelCard(input="images", preprocessing=Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)))
-
-Pool = Callable[[Tensor], Tensor]
-
-
-class Heads(nn.Module):
-    """A trunk and any number of things to do with its features, each an output."""
-
-    def __init__(self, trunk: nn.Module, pools: dict[str, Pool]) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.pools = pools
-        self.modules_of_pools = nn.ModuleList(pool for pool in pools.values() if isinstance(pool, nn.Module))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        features = self.trunk(x)
-        return tuple(pool(features) for pool in self.pools.values())
-
-
-def compiled(trunk: nn.Module, size: tuple[int, int] = (69, 90), **pools: Pool) -> Plan:
-    """Export a trunk with pools, each an output of its name, and compile that."""
-    network = Heads(trunk, pools).eval()
-    for parameter in network.modules_of_pools.parameters():  # not where the training starts: some gates are ½ there
-        parameter.data.add_(0.3 * torch.rand_like(parameter))
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            network,
-            (torch.zeros(2, 3, *size),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=[f"out_{name}" for name in pools],  # no name that the exporter gives a node
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    return compile_plan(program.model, CARD.model_copy(update={"output": f"out_{next(iter(pools))}"}))
-
-
-def rules(plan: Plan) -> list[str]:
-    assert plan.tiled is not None, [str(obstacle) for obstacle in plan.tiled_obstacles]
-    return sorted(state.rule for state in plan.tiled.states)
-
-
-def reasons(plan: Plan) -> str:
-    assert plan.tiled is None
-    return " | ".join(str(obstacle) for obstacle in plan.tiled_obstacles)
-
-
-class Classified(nn.Module):
-    """A head of the export and a classifier, as its networks have them."""
-
-    def __init__(self, pooling: str, **config: object) -> None:
-        super().__init__()
-        self.head = create_head(pooling, 6, **config)
-        self.classifier = nn.Linear(self.head.num_features, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.head(x))
-        return logits
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +61,6 @@ def pyramids() -> Plan:
 def test_bins_of_a_pyramid_are_cut_by_the_whole_image(pyramids: Plan, rng: np.random.Generator, repeated: int) -> None:
     worst = errors(pyramids, rng)
     assert max(worst.values()) <= BOUND, worst
-
-
-QUERIES = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
-
-
-def positions(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2)  # (N,P,C)
-
-
-def attend(x: Tensor) -> Tensor:
-    tokens = positions(x)
-    return ((QUERIES.to(x) @ tokens.transpose(1, 2)).softmax(-1) @ tokens).flatten(1)
 
 
 def attend_heads(x: Tensor) -> Tensor:
@@ -209,138 +141,6 @@ def test_other_heads_are_as_exact_as_in_float64(others: Plan, rng: np.random.Gen
     worst = errors(others, rng, most=300, oracle=in_float64)
     assert max(worst.values()) <= BOUND, worst
     assert {"sum", "max", "min", "exponential", "moments", "comoments", "topk"} == set(rules(others))
-
-
-class Residual(nn.Module):
-    """A ResNet's stem (7×7, padded maximum) and a block with a strided 1×1 shortcut; levels of stride 2, 4 and 8."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 7, 2, 3)
-        self.a = nn.Conv2d(8, 12, 3, 2, 1)
-        self.b = nn.Conv2d(12, 12, 3, 1, 1, groups=3)
-        self.shortcut = nn.Conv2d(8, 12, 1, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.max_pool2d(self.stem(x).relu(), 3, 2, 1)
-        return (self.b(self.a(x).relu()) + self.shortcut(x)).relu()
-
-
-class Dense(nn.Module):
-    """DenseNet's concatenations, and its average of 2×2 without padding between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, 2, 1)
-        self.layers = nn.ModuleList(nn.Conv2d(6 + 4 * i, 4, 3, 1, 1) for i in range(3))
-        self.transition = nn.Conv2d(14, 9, 1)
-        self.last = nn.Conv2d(9, 7, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for layer in self.layers[:2]:
-            x = torch.cat([x, layer(x.relu())], 1)
-        x = nn.functional.avg_pool2d(self.transition(x.relu()), 2)
-        return torch.cat([x, self.last(x.relu())], 1).relu()
-
-
-class Patches(nn.Module):
-    """ConvNeXt's patches of 4×4, depthwise 7×7, LayerNorm and linear layers over channels, channels last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, 4)
-        self.depthwise = nn.Conv2d(8, 8, 7, 1, 3, groups=8)
-        self.norm = nn.LayerNorm(8)
-        self.wide, self.narrow = nn.Linear(8, 32), nn.Linear(32, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
-        return x + self.narrow(nn.functional.gelu(self.wide(y))).permute(0, 3, 1, 2)
-
-
-class Unpadded(nn.Module):
-    """VGG's maxima of 2×2 without padding; a dilated convolution, an asymmetric Pad, ceil_mode, averages that count no pads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, 1, 1)
-        self.dilated = nn.Conv2d(6, 6, 3, 1, 2, dilation=2)
-        self.valid = nn.Conv2d(6, 8, (3, 5), (2, 1), 0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.max_pool2d(self.first(x).relu(), 2)
-        x = nn.functional.avg_pool2d(self.dilated(x).relu(), 3, 2, 1, ceil_mode=True, count_include_pad=False)
-        return self.valid(nn.functional.pad(x, (1, 2, 0, 1))).relu()
-
-
-LAST: dict[str, Pool] = {
-    "mean": lambda x: x.mean((2, 3)),
-    "top": lambda x: x.amax((2, 3)),
-    "sharp": lambda x: torch.logsumexp(3 * x, (2, 3)),
-}
-
-
-@pytest.mark.parametrize("trunk", [Residual, Dense, Patches, Unpadded])
-def test_trunks_of_every_kind(trunk: type[nn.Module], rng: np.random.Generator) -> None:
-    plan = compiled(trunk(), **LAST)
-    for _ in range(3):
-        worst = errors(plan, rng)
-        assert max(worst.values()) <= BOUND, worst
-
-
-class TwoLevels(nn.Module):
-    """Poolings of two levels of a pyramid, side by side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 5, 3, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x).relu()
-        y = self.second(x)
-        return torch.cat([x.mean((2, 3)), x.amax((2, 3)), y.mean((2, 3)), y.exp().sum((2, 3))], 1)
-
-
-def test_reductions_of_several_levels(rng: np.random.Generator) -> None:
-    plan = compiled(TwoLevels(), logits=lambda x: x)
-    assert plan.geometry is not None
-    assert plan.geometry.alignment == (6, 6)
-    for _ in range(3):
-        assert max(errors(plan, rng).values()) <= BOUND
-
-
-class Poisoned(nn.Module):
-    """NaN where the first channel is white, infinity where it is 232."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        infinite = torch.where((x - 2.55).abs() < 0.05, torch.inf, x)
-        return nn.functional.pad(torch.where(x > 2.9, torch.nan, infinite), (1, 1, 1, 1))
-
-
-@pytest.fixture(scope="module")
-def poisoned() -> Plan:
-    heads = {name: create_head(name, 3) for name in ("gap", "sum", "gem", "lse", "softmax", "lp", "attention")}
-    return compiled(Poisoned(), **heads, std=lambda x: x.std((2, 3)), attend=lambda x: attend(torch.cat([x, x], 1)))
-
-
-@pytest.mark.parametrize("value", [255, 232])
-def test_nan_and_infinity_propagate_as_in_the_whole_image(poisoned: Plan, value: int, rng: np.random.Generator) -> None:
-    plan = poisoned
-    image = rng.integers(0, 200, (int(rng.integers(9, 60)), int(rng.integers(9, 60)), 3), dtype=np.uint8)
-    image[int(rng.integers(image.shape[0])), int(rng.integers(image.shape[1])), 0] = value
-    expected = session(plan.plain).run(None, {PIXELS: image[None]})
-    assert not np.isfinite(expected[0]).all()
-    for name, mine, theirs in zip(plan_names(plan), Tiled(plan)([image], [(8, 13)], rng), expected, strict=True):
-        np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(theirs), err_msg=name)
-        np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs), err_msg=name)
-        there = np.isfinite(theirs)
-        np.testing.assert_allclose(mine[there], theirs[there], rtol=1e-5, err_msg=name)
-
-
-def plan_names(plan: Plan) -> list[str]:
-    return [str(output.name) for output in plan.plain.graph.outputs]
 
 
 def gate_before_a_maximum(x: Tensor) -> Tensor:
@@ -430,29 +230,3 @@ def test_tiles_of_one_batch_are_independent(others: Plan, rng: np.random.Generat
         for output, mine, theirs in zip(trunk.get_outputs(), together, alone, strict=True):
             assert mine.shape[0] == count, output.name
             np.testing.assert_allclose(mine[one], theirs, rtol=1e-5, atol=1e-6, err_msg=output.name)
-
-
-@pytest.mark.parametrize("opset", [11, 12, 13, 17])
-def test_files_of_older_opsets(opset: int, rng: np.random.Generator) -> None:
-    """A file as exporters wrote it then: nothing is said of the values between the nodes."""
-    weights = {"w": (5, 3, 3, 3), "b": (5,), "gemm": (4, 10), "bias": (4,)}
-    nodes = [
-        onnx.helper.make_node(
-            "Conv", ["images", "w", "b"], ["features"], name="conv", strides=[2, 2], pads=[1, 1, 1, 1]
-        ),
-        onnx.helper.make_node("GlobalAveragePool", ["features"], ["mean"], name="mean"),
-        onnx.helper.make_node("ReduceL2", ["features"], ["norm"], name="norm", axes=[2, 3], keepdims=0),
-        onnx.helper.make_node("Flatten", ["mean"], ["flat"], name="flat"),
-        onnx.helper.make_node("Concat", ["flat", "norm"], ["embedding"], name="embedding", axis=1),
-        onnx.helper.make_node("Gemm", ["embedding", "gemm", "bias"], ["logits"], name="gemm", transB=1),
-    ]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "old",
-        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, "h", "w_"])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 4])],
-        [onnx.numpy_helper.from_array(rng.normal(size=s).astype(np.float32), name) for name, s in weights.items()],
-    )
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=7)
-    plan = compile_plan(ir.from_proto(proto), CARD)
-    assert max(errors(plan, rng).values()) <= BOUND
