@@ -39,7 +39,8 @@ class Form:
         height: in pixels.
         width: in pixels.
         length: bytes of all of it.
-        said: shape and dtype, for messages.
+        shape: as it was said.
+        dtype: as it was said.
         tick: what runs them on the event loop; None where they go to a thread.
     """
 
@@ -49,7 +50,8 @@ class Form:
     height: int
     width: int
     length: int
-    said: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     tick: Tick | None
 
     @classmethod
@@ -79,7 +81,7 @@ class Form:
         for size in shape:
             length *= size
         tick = (model if pixels else model.own_input).tick_for(height, width)
-        return cls(model, pixels, count, height, width, length, f"({write_shape(shape)}) {dtype}", tick)
+        return cls(model, pixels, count, height, width, length, shape, dtype, tick)
 
     @classmethod
     def declared(cls, model: Model, shape: str | None, dtype: str | None, settings: Settings) -> Form:
@@ -104,7 +106,8 @@ class Form:
             InvalidTensor (422): they are more or fewer.
         """
         if len(body) != self.length:
-            raise InvalidTensor(f"expected {self.length} bytes for {self.said}, got {len(body)}")
+            said = f"({write_shape(self.shape)}) {self.dtype}"
+            raise InvalidTensor(f"expected {self.length} bytes for {said}, got {len(body)}")
         numbers = np.frombuffer(body, np.uint8)
         if self.count == 1:
             return [numbers.reshape(self.height, self.width, -1)]

@@ -16,8 +16,8 @@ class _Stage:
     count: int = 0
     seconds: float = 0.0
 
-    def add(self, seconds: float, count: int = 1) -> None:
-        self.count += count
+    def add(self, seconds: float) -> None:
+        self.count += 1
         self.seconds += seconds
 
     def page(self) -> dict[str, int]:
@@ -34,9 +34,6 @@ class _Batch:
     output_s: float = 0.0
 
 
-_STAGES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
-
-
 class Statistics:
     """One model's counts; lives on the event loop, so it needs no lock.
 
@@ -48,7 +45,8 @@ class Statistics:
     def __init__(self) -> None:
         self.last_ms = 0
         self.samples = 0
-        self._stages = {name: _Stage() for name in _STAGES}
+        self._success, self._fail, self._queue = _Stage(), _Stage(), _Stage()
+        self._input, self._infer, self._output = _Stage(), _Stage(), _Stage()
         self._batches: dict[int, _Batch] = {}
 
     def succeed(self, answers: Sequence[Answer], *, total_s: float, input_s: float, output_s: float) -> None:
@@ -60,22 +58,23 @@ class Statistics:
             input_s: of reading and decoding.
             output_s: of writing.
         """
-        stages = self._stages
         self.last_ms = time.time_ns() // 1_000_000
-        self.samples += len(answers)
-        stages["success"].add(total_s)
-        stages["queue"].add(max([answer.queue_s for answer in answers], default=0.0))
-        stages["compute_input"].add(input_s)
-        stages["compute_infer"].add(max([answer.run_s for answer in answers], default=0.0))
-        stages["compute_output"].add(output_s)
+        count = len(answers)
+        self.samples += count
+        self._success.add(total_s)
+        self._queue.add(answers[0].queue_s if count == 1 else max([answer.queue_s for answer in answers], default=0.0))
+        self._input.add(input_s)
+        self._infer.add(answers[0].run_s if count == 1 else max([answer.run_s for answer in answers], default=0.0))
+        self._output.add(output_s)
         for answer in answers:
-            batch = self._batches.get(answer.batch)
+            size = answer.batch
+            batch = self._batches.get(size)
             if batch is None:
-                batch = self._batches[answer.batch] = _Batch()
+                batch = self._batches[size] = _Batch()
             batch.answers += 1
-            batch.input_s += input_s / len(answers)
-            batch.infer_s += answer.run_s / answer.batch
-            batch.output_s += output_s / len(answers)
+            batch.input_s += input_s / count
+            batch.infer_s += answer.run_s / size
+            batch.output_s += output_s / count
 
     def fail(self, total_s: float) -> None:
         """Count a request that was not.
@@ -84,7 +83,7 @@ class Statistics:
             total_s: seconds from its headers on.
         """
         self.last_ms = time.time_ns() // 1_000_000
-        self._stages["fail"].add(total_s)
+        self._fail.add(total_s)
 
     @property
     def executions(self) -> int:
@@ -93,21 +92,31 @@ class Statistics:
 
     def page(self) -> dict[str, object]:
         """Give the counts in the extension's words; durations in nanoseconds."""
+        stages = {
+            "success": self._success,
+            "fail": self._fail,
+            "queue": self._queue,
+            "compute_input": self._input,
+            "compute_infer": self._infer,
+            "compute_output": self._output,
+            "cache_hit": _Stage(),  # there is no cache of answers
+            "cache_miss": _Stage(),
+        }
         batches = []
         for size, batch in sorted(self._batches.items()):
             runs = -(-batch.answers // size)
-            stages = {
+            durations = {
                 "compute_input": batch.input_s,
                 "compute_infer": batch.infer_s,
                 "compute_output": batch.output_s,
             }
-            counted = {name: {"count": runs, "ns": round(seconds * 1e9)} for name, seconds in stages.items()}
+            counted = {name: {"count": runs, "ns": round(seconds * 1e9)} for name, seconds in durations.items()}
             batches.append({"batch_size": size, **counted})
         return {
             "last_inference": self.last_ms,
             "inference_count": self.samples,
             "execution_count": self.executions,
-            "inference_stats": {name: stage.page() for name, stage in self._stages.items()},
+            "inference_stats": {name: stage.page() for name, stage in stages.items()},
             "response_stats": {},
             "batch_stats": batches,
             "memory_usage": [],

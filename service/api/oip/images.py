@@ -31,6 +31,9 @@ IMAGES = "images"
 IMAGE_BYTES = "image_bytes"
 """Input: encoded pictures of any sizes, BYTES (N)."""
 
+_OUTPUTS = ("logits", "probabilities", "embedding")
+_WITHOUT_EMBEDDING = _OUTPUTS[:2]
+
 Course = Coroutine[Any, Any, tuple[Sizes, Sequence[Answer], float]]
 
 
@@ -39,10 +42,9 @@ def input_names(model: Model) -> list[str]:
     return list(dict.fromkeys([IMAGES, IMAGE_BYTES, model.own_input.name]))
 
 
-def output_names(model: Model) -> list[str]:
+def output_names(model: Model) -> tuple[str, ...]:
     """Give the names of a model's outputs."""
-    named = model.card.embedding in model.network.outputs
-    return ["logits", "probabilities", *(["embedding"] if named else [])]
+    return _WITHOUT_EMBEDDING if model.embedding_place is None else _OUTPUTS
 
 
 def check(model: Model, request: Request) -> Input:
@@ -129,8 +131,8 @@ def outputs_of(model: Model, request: Request, answers: Sequence[Answer]) -> lis
         elif name == "probabilities":
             rows = [model.ranking(answer)[0] for answer in answers]
         else:
-            place = list(model.network.outputs).index(str(model.card.embedding))
-            rows = [answer.outputs[place] for answer in answers]
+            assert model.embedding_place is not None  # else it has no such name
+            rows = [answer.outputs[model.embedding_place] for answer in answers]
         tensor = rows[0][None] if len(rows) == 1 else np.stack(rows)
         outputs.append(Output(name, tensor, True, () if name == "embedding" else model.card.labels))
     return outputs

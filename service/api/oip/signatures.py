@@ -63,7 +63,8 @@ def outputs_of(served: Served) -> list[Signature]:
 def _output(model: Model, name: str) -> Signature:
     if name == "probabilities":
         return Signature(name, "FP32", (-1, model.classes))
-    place = model.scores_place if name == "logits" else list(model.network.outputs).index(str(model.card.embedding))
+    place = model.scores_place if name == "logits" else model.embedding_place
+    assert place is not None  # else it has no such name
     type_, shape = model.session.declared[place]
     element = type_.removeprefix("tensor(").removesuffix(")")
     dtype = DTYPES[_ONNX_TYPES.get(element, element)]
