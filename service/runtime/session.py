@@ -155,7 +155,7 @@ class Session:
         Returns:
             The outputs in the order of `outputs`.
         """
-        outputs: list[np.ndarray] = self._session.run(None, dict(feeds), self._shrinking if shrink else None)
+        outputs: list[np.ndarray] = self._direct(self.outputs, dict(feeds), self._shrinking if shrink else None)
         return outputs
 
     def run_one(self, x: np.ndarray) -> np.ndarray:
