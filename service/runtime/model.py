@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +66,7 @@ class Model:
         own_input: for numbers as the file takes them.
         admission: its queue in numbers.
         statistics: what it has done.
+        remembered: what endpoints keep of requests to it; it goes when the model goes.
         features: what its head pools, and the head by itself.
         tiles: the queue of images that are too large for one canvas; None where it cannot tile.
     """
@@ -95,6 +98,7 @@ class Model:
         self.label_names: Sequence[str] = self.card.labels or [str(i) for i in range(self.classes)]
         self.admission = Admission(rate, max_waiting=settings.max_queue)
         self.statistics = Statistics()
+        self.remembered: OrderedDict[bytes, Any] = OrderedDict()
         self._batcher = self._queue(plan, settings)
         self._short: Shortness | None = None  # what of it runs on the event loop
         self._tick: Tick | None = None

@@ -12,13 +12,12 @@ from starlette.requests import Request as Http
 
 from service.api.images import Upload
 from service.api.inference import Sizes, decode_and_run
-from service.api.numbers import Form, run_numbers
+from service.api.numbers import Form
 from service.api.oip.requests import check_inputs, check_outputs, own_parameters
 from service.api.state import State
 from service.codecs.oip.datatypes import BYTES, DATATYPES
 from service.codecs.oip.request import Input, Request
 from service.codecs.oip.response import Output
-from service.codecs.tensors.dtypes import little_endian
 from service.errors import InvalidImage, InvalidParameter, InvalidTensor
 from service.runtime.admission import Ticket
 from service.runtime.batcher import Answer
@@ -85,23 +84,13 @@ def form_of(model: Model, given: Input, settings: Settings) -> Form:
     return Form.of(model, given.shape, DATATYPES[given.datatype], settings)
 
 
-def images_of(form: Form, given: Input) -> Sequence[np.ndarray]:
-    """See numbers as images, as queues carry them."""
-    assert given.tensor is not None  # BYTES have been told apart
-    return form.images(little_endian(given.tensor))
-
-
-def run(state: State, model: Model, given: Input, ticket: Ticket, deadline: float, *, http: Http) -> Course:
-    """Take an input to the model's outputs, in its queue.
+def run_pictures(state: State, model: Model, given: Input, ticket: Ticket, deadline: float, *, http: Http) -> Course:
+    """Take encoded pictures to the model's outputs, in its queue.
 
     Raises:
         ServiceError: any of the tree in errors.py.
     """
-    if given.datatype == BYTES:
-        return decode_and_run(state, model, Upload(_pictures(given)), ticket, deadline, request=http)
-    assert given.tensor is not None  # BYTES have been told apart
-    form = form_of(model, given, state.settings)
-    return run_numbers(state, model, little_endian(given.tensor), ticket, deadline, form=form)
+    return decode_and_run(state, model, Upload(_pictures(given)), ticket, deadline, request=http)
 
 
 def _pictures(given: Input) -> list[bytes]:
@@ -121,18 +110,26 @@ def _pictures(given: Input) -> list[bytes]:
     return pictures
 
 
+def wanted_names(model: Model, request: Request) -> Sequence[str]:
+    """Give the names of the outputs that are wanted, in their order."""
+    return output_names(model) if request.outputs is None else [wanted.name for wanted in request.outputs]
+
+
+def output_of(model: Model, name: str, answer: Answer) -> np.ndarray:
+    """Give one output of one image, without its batch axis."""
+    if name == "logits":
+        return model.scores(answer)
+    if name == "probabilities":
+        return model.ranking(answer)[0]
+    assert model.embedding_place is not None  # else it has no such name
+    return answer.outputs[model.embedding_place]
+
+
 def outputs_of(model: Model, request: Request, answers: Sequence[Answer]) -> list[Output]:
     """Gather what is wanted of the answers, (N, …) each."""
-    names = output_names(model) if request.outputs is None else [wanted.name for wanted in request.outputs]
     outputs = []
-    for name in names:
-        if name == "logits":
-            rows = [model.scores(answer) for answer in answers]
-        elif name == "probabilities":
-            rows = [model.ranking(answer)[0] for answer in answers]
-        else:
-            assert model.embedding_place is not None  # else it has no such name
-            rows = [answer.outputs[model.embedding_place] for answer in answers]
+    for name in wanted_names(model, request):
+        rows = [output_of(model, name, answer) for answer in answers]
         tensor = rows[0][None] if len(rows) == 1 else np.stack(rows)
         outputs.append(Output(name, tensor, True, () if name == "embedding" else model.card.labels))
     return outputs

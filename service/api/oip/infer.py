@@ -13,32 +13,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from starlette.requests import Request as Http
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.course import Timing, in_thread
-from service.api.inference import Inference, ModelParameters, follow
 from service.api.intake import read_body as receive_body
-from service.api.oip import images, pooling
+from service.api.oip import pooling
 from service.api.oip.headers import HEADER_LENGTH, Said, read_headers
-from service.api.oip.requests import is_quick, limit_s, read_body
+from service.api.oip.imaging import Imaging
+from service.api.oip.requests import admit_early, is_quick, limit_s, read_body
 from service.api.state import State
 from service.codecs.compression import choose_encoding, compress
 from service.codecs.oip.request import Request
 from service.codecs.oip.response import Output, Response, write_response
 from service.errors import DeadlineExceeded, Invalid, Malformed, ModelNotFound, ServiceError
-from service.runtime.admission import Admission, Ticket
+from service.runtime.admission import Ticket
 from service.runtime.batcher import Answer
-from service.runtime.model import Model
 from service.runtime.pooling.pooler import Course
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.pooling.sessions import NotBuilt
 from service.runtime.statistics import Statistics
 
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-
-_SMALL_BODY = 2**16
-"""Bytes above which a request is admitted before its body is read."""
 
 _SMALL_WORK = 50_000
 """Cells that are pooled on the event loop, as at /v1/pool."""
@@ -48,8 +43,6 @@ _WORTH = 256
 
 _QUICK = 2**16
 """Bytes that are compressed on the event loop."""
-
-_NO_PARAMETERS = ModelParameters()
 
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
@@ -68,6 +61,7 @@ class Infer:
         self.app = app
         self._state = state
         self._settings = state.settings
+        self._imaging = Imaging(state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -91,7 +85,16 @@ class Infer:
                 model = self._state.repository.find(name, version)
                 statistics = model.statistics
                 said = read_headers(scope["headers"], self._settings)
-                headers, buffers = await self._classify(model, said, scope, receive, started)
+                response, inference = await self._imaging.answer(model, said, scope, receive, started)
+                timing = (b"server-timing", inference.server_timing().encode())
+                headers, buffers = await self._worded(response, said, timing)
+                now = time.monotonic()
+                statistics.succeed(
+                    inference.answers,
+                    total_s=now - started,
+                    input_s=inference.decode_s,
+                    output_s=now - inference.finished_at,
+                )
         except ServiceError as error:
             if statistics is not None:
                 statistics.fail(time.monotonic() - started)
@@ -103,62 +106,6 @@ class Infer:
             await send({"type": "http.response.body", "body": buffer, "more_body": True})
         await send({"type": "http.response.body", "body": buffers[-1]})
 
-    async def _classify(
-        self, model: Model, said: Said, scope: Scope, receive: Receive, started: float
-    ) -> tuple[list[tuple[bytes, bytes]], Sequence[bytes | memoryview]]:
-        """Take a request to an image model, and word its answer.
-
-        Raises:
-            ServiceError: any of the tree in errors.py. ClientDisconnect: the client went away.
-        """
-        state, plain = self._state, said.plain
-        whole = said.header_length is None and said.encoding is None
-        ticket = _early(model.admission, said)
-        answered = False
-        try:
-            body = await receive_body(receive, plain, self._settings, whole=whole)
-            if ticket is not None:
-                ticket.begin()
-            arrived = time.monotonic()
-            reading = partial(read_body, body, said, self._settings, raw=images.IMAGE_BYTES)
-            if is_quick(said, len(body)):
-                request = reading()
-            else:
-                request = await asyncio.get_running_loop().run_in_executor(state.decoders, reading)
-            given = images.check(model, request)
-            deadline = started + limit_s(request.parameters, plain.limit_s)
-            inference = Inference(_NO_PARAMETERS, model)
-            form = None if given.tensor is None else images.form_of(model, given, self._settings)
-            if form is not None and form.tick is not None and ticket is None:
-                # On the event loop: nobody waits for a place in a queue that is empty after each tick.
-                futures = [form.tick.submit(image, deadline) for image in images.images_of(form, given)]
-                inference.answers = [await futures[0]] if len(futures) == 1 else await asyncio.gather(*futures)
-                read_s, inference.finished_at = 0.0, time.monotonic()
-            else:
-                if ticket is None:
-                    ticket = model.admission.admit(plain.limit_s, len(body))
-                    ticket.begin()
-                read_s = time.monotonic() - arrived
-                http = Http(scope, receive)
-                course = images.run(state, model, given, ticket, deadline, http=http)
-                inference = await follow(http, inference, course)
-            inference.decode_s += read_s
-            answered = True
-        finally:
-            if ticket is not None:
-                ticket.leave(answered=answered)
-        outputs = images.outputs_of(model, request, inference.answers)
-        response = write_response(model.name, model.version, request, outputs)
-        written = await self._worded(response, said, (b"server-timing", inference.server_timing().encode()))
-        now = time.monotonic()
-        model.statistics.succeed(
-            inference.answers,
-            total_s=now - started,
-            input_s=inference.decode_s,
-            output_s=now - inference.finished_at,
-        )
-        return written
-
     async def _pool(
         self, said: Said, receive: Receive, started: float
     ) -> tuple[list[tuple[bytes, bytes]], Sequence[bytes | memoryview]]:
@@ -169,7 +116,7 @@ class Infer:
         """
         state, plain, timing = self._state, said.plain, Timing()
         whole = said.header_length is None and said.encoding is None
-        ticket = _early(state.pool_admission, said)
+        ticket = admit_early(state.pool_admission, said)
         answered = False
         response: Response | None = None
         try:
@@ -235,20 +182,6 @@ class Infer:
             buffers, length = [data], len(data)
         headers.append((b"content-length", b"%d" % length))
         return headers, buffers
-
-
-def _early(admission: Admission, said: Said) -> Ticket | None:
-    """Admit a request whose body is large or of unknown length, on its headers; refuse another while there is a crowd.
-
-    Raises:
-        Overloaded: 429.
-    """
-    plain = said.plain
-    if plain.length is None or plain.length > _SMALL_BODY:
-        return admission.admit(plain.limit_s, plain.length)
-    if admission.waiting:
-        admission.refuse(plain.limit_s)
-    return None
 
 
 def _pooled(request: Request, course: Course, deadline: float, timing: Timing) -> Response:

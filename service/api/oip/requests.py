@@ -11,6 +11,7 @@ from service.codecs.oip.declared import Limits
 from service.codecs.oip.parameters import Parameters, flag, whole
 from service.codecs.oip.request import Input, Request, read_request
 from service.errors import InvalidParameter, InvalidTensor, Malformed
+from service.runtime.admission import Admission, Ticket
 from service.settings import Settings
 
 _SMALL_JSON = 2**16
@@ -18,6 +19,9 @@ _SMALL_JSON = 2**16
 
 _PLAIN_BODY = 2**22
 """Bytes of a body of which the rest is numbers, which are looked at, not parsed."""
+
+_SMALL_BODY = 2**16
+"""Bytes above which a request is admitted before its body is read."""
 
 _TRITONS = frozenset(
     {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
@@ -55,6 +59,23 @@ def read_body(body: Body, said: Said, settings: Settings, *, raw: str | None) ->
         only = Input(raw, "BYTES", (1,), {}, None, [bytes(body)], False)
         return Request(None, {}, {raw: only}, None, True)
     return read_request(body, said.header_length, Limits(settings.max_tensor_elements, settings.max_images))
+
+
+def admit_early(admission: Admission, said: Said) -> Ticket | None:
+    """Admit a request whose body is large or of unknown length, on its headers; refuse another while there is a crowd.
+
+    Returns:
+        None where it is to be admitted once its body is here, if what it asks is not done at once.
+
+    Raises:
+        Overloaded: 429.
+    """
+    plain = said.plain
+    if plain.length is None or plain.length > _SMALL_BODY:
+        return admission.admit(plain.limit_s, plain.length)
+    if admission.waiting:
+        admission.refuse(plain.limit_s)
+    return None
 
 
 def own_parameters(parameters: Parameters) -> dict[str, object]:

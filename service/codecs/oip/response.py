@@ -88,6 +88,13 @@ def write_response(model: str, version: str, request: Request, outputs: Sequence
     return Response(len(text), [text, *tail])
 
 
+def write_numbers(tensor: Tensor) -> bytes | memoryview:
+    """Give a tensor's elements as they go behind the JSON: row-major, little-endian."""
+    if tensor.nbytes <= _SMALL and tensor.dtype in _LITTLE:
+        return tensor.tobytes()  # seven times as fast as a view
+    return little_endian(tensor)
+
+
 def _written(output: Output, tail: list[bytes | memoryview] | None, classes: int) -> dict[str, object]:
     """Say what an output is, with its data; or put that behind what is in the tail already."""
     tensor = output.tensor
@@ -103,12 +110,7 @@ def _written(output: Output, tail: list[bytes | memoryview] | None, classes: int
             said["data"] = [string.decode() for string in strings]
     else:
         said = {"name": output.name, "datatype": name_of(tensor.dtype), "shape": tensor.shape}
-        if tail is None:
-            data = b""
-        elif tensor.nbytes <= _SMALL and tensor.dtype in _LITTLE:
-            data = tensor.tobytes()  # seven times as fast as a view
-        else:
-            data = little_endian(tensor)
+        data = b"" if tail is None else write_numbers(tensor)
         if tail is None:
             said["data"] = orjson.Fragment(write_array(tensor.reshape(-1)))
     if tail is not None:

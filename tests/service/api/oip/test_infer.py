@@ -79,6 +79,39 @@ def test_body_without_json_is_a_picture(client: TestClient, rng: np.random.Gener
     assert_error(client.post(POOL, content=b"abcd", headers={LENGTH: "0"}), 400, "malformed", "more than 0")
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+@pytest.mark.parametrize("names", [None, ["probabilities", "logits"]], ids=["all", "two"])
+def test_same_request_with_other_numbers_gets_other_answers(
+    client: TestClient, rng: np.random.Generator, count: int, datatype: str, names: list[str] | None
+) -> None:
+    """What is remembered of a request is nothing of its numbers: five times the same JSON, and one more of another id."""
+    answers = []
+    for turn in range(6):
+        pixels = rng.integers(0, 256, (count, 5, 4, 3), np.uint8)
+        own = ((pixels / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.25]).transpose(0, 3, 1, 2).astype("<f4")
+        numbers = np.ascontiguousarray(pixels if datatype == "UINT8" else own)
+        given = {"name": "images", "shape": list(numbers.shape), "datatype": datatype}
+        document: dict[str, Any] = {
+            "id": "other" if turn == 5 else "same",
+            "inputs": [{**given, "parameters": {"binary_data_size": numbers.nbytes}}],
+            "parameters": {"binary_data_output": True},
+        }
+        if names:
+            document["outputs"] = [{"name": name} for name in names]
+        response = client.post(INFER, **tail(document, numbers.tobytes()))
+        length = int(response.headers[LENGTH])
+        said = json.loads(response.content[:length])
+        assert said["id"] == document["id"]
+        answers.append(said["outputs"])
+        found = np.frombuffer(response.content[length:], "<f4").reshape(2, count, 3)
+        logits = found[[output["name"] for output in said["outputs"]].index("logits")]
+        expected = np.stack([COLOUR.logits(image, card().preprocessing) for image in pixels])
+        assert relative_error(logits, expected) < 1e-4
+    assert all(answer == answers[0] for answer in answers)
+    assert [output["name"] for output in answers[0]] == (names or ["logits", "probabilities"])
+
+
 def test_pictures_in_json_are_base64_and_of_any_sizes(client: TestClient, rng: np.random.Generator) -> None:
     pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((3, 9), (40, 2), (8, 8))]
     data = [base64.b64encode(png(pixels)).decode() for pixels in pictures]
