@@ -60,7 +60,9 @@ class EmbedParameters(ModelParameters):
         description="Operators of the catalogue, whose answers stand one after the other; by default the model's own embedding.",
     )
     normalize: bool = Field(
-        True, description="Make the whole descriptor a unit vector (L2); one of zeros stays as it is."
+        True,
+        description="Make the whole descriptor a unit vector (L2); one of zeros stays as it is. An operator's own parameter of "
+        "this name keeps its default.",
     )
 
     @property

@@ -215,6 +215,7 @@ def descriptor_parameters() -> list[dict[str, Any]]:
     """The query parameters of descriptors: those of their regions, and of the operators that need nothing beside features."""
     takes_arrays = {name for operator in CATALOGUE.values() for name in operator.weights}
     own = {name for operator in CATALOGUE.values() if not operator.weights for name in operator.parameters.model_fields}
+    own -= {"normalize"}  # a descriptor's own
     return [
         {
             "name": name,

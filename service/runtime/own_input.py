@@ -24,7 +24,7 @@ from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness
-from service.runtime.reading import read_model
+from service.runtime.reading import read_model, state_of
 from service.runtime.session import Provider, Session
 from service.runtime.tick import Tick
 from service.settings import Settings
@@ -32,11 +32,6 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 _DTYPES: dict[ir.DataType | None, str] = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
-
-
-def _state_of(path: Path) -> object:
-    """What changes when somebody replaces a model's files: its graph's, its weights', its card's."""
-    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.parent.iterdir())
 
 
 class OwnInput:
@@ -73,7 +68,7 @@ class OwnInput:
         self.fixed = Geometry(sizes[0], *(sizes[2:] if self.layout == "NCHW" else sizes[1:3]))
         self._model, self._path, self.name = name, path, str(value.name)
         self._settings, self._provider = settings, provider
-        self._state = _state_of(path)
+        self._state = state_of(path)
         self._building: asyncio.Task[None] | None = None
         self._batcher: Batcher | None = None
         self._short: Shortness | None = None
@@ -171,7 +166,7 @@ class OwnInput:
         log.info("model %s: session for its own input ready in %.2f s", self._model, time.monotonic() - started)
 
     def _session(self, threads: int) -> Session:
-        if _state_of(self._path) != self._state:
+        if state_of(self._path) != self._state:
             raise ValueError(f"{self._path}: its files have changed since the model was loaded; restart to serve them")
         graph, _ = read_model(self._path)
         data = ir.to_proto(graph).SerializeToString()

@@ -20,6 +20,7 @@ from graphs.front import PIXELS, attach_front
 from tests.claims import relative_error
 from tests.export.test_heads import CONFIGURATIONS
 from tests.export.trunk import tiny_network
+from tests.graphs.anysize import networks
 
 FLOAT32 = 2e-6
 """Relative to the largest value: a dozen roundings of float32."""
@@ -72,6 +73,20 @@ def test_features_are_the_backbones_whatever_pools_them(
     attach_front(model, card)
     pixels = rng.integers(0, 256, (3, 20, 13, 3), np.uint8)
     assert_two_parts_are_the_whole(model, cut_features(model, card), PIXELS, pixels)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
+def test_features_are_timms_forward_features(name: str, timm: Any, rng: np.random.Generator) -> None:
+    """ReLU, hard-swish behind squeeze-and-excitation, and a sum without any activation are what these end in."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    (family,) = (one for one in networks.FAMILIES if one.name == name)
+    network = networks.build(timm, family, whole=False)
+    model = networks.to_onnx(network, family.minimum)
+    x = rng.normal(size=(1, 3, 75, 103)).astype(np.float32)
+    features = assert_two_parts_are_the_whole(model, cut_features(model, ModelCard()), "images", x)
+    with torch.no_grad():
+        expected = network.forward_features(torch.from_numpy(x)).numpy()  # type: ignore[operator]
+    assert relative_error(features, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("config", [{"hidden": 7}, {"hidden": 7, "gated": False}], ids=["gated", "plain"])
