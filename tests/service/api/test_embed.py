@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from export.network import Network
+from graphs.operators.catalogue import CATALOGUE
 from service.api.embed import normalized
 from service.app import create_app
 from service.codecs.images import decode
@@ -252,6 +253,25 @@ BAD = {
 @pytest.mark.parametrize(("query", "says"), [(one[0], one[1:]) for one in BAD.values()], ids=BAD)
 def test_what_makes_no_descriptor_is_a_clear_422(client: TestClient, query: str, says: tuple[str, ...]) -> None:
     assert_error(client.post(f"/v1/embed?model=gap&{query}", content=GOOD), 422, "invalid_parameter", *says)
+
+
+NEEDS = {"kmax": "&k=3", "fractional_max": "&output_size=2", "lp": "&p=3"}
+
+
+@pytest.mark.parametrize("op", CATALOGUE)
+def test_every_operator_makes_one_length_or_says_why_not(client: TestClient, rng: np.random.Generator, op: str) -> None:
+    lengths = []
+    for size in [(21, 34), (60, 18), (2, 2)]:
+        response = client.post(f"/v1/embed?model=gap&pool={op}{NEEDS.get(op, '')}", content=png(picture(rng, size)))
+        if response.status_code != 200:
+            assert CATALOGUE[op].weights or op in {"blur", "wavelet"} or (op, size) == ("fractional_max", (2, 2))
+            assert_error(response, 422, "invalid_parameter", "pool")
+            return
+        vector = np.array(response.json()["results"][0]["embedding"])
+        assert np.isfinite(vector).all()
+        lengths.append(len(vector))
+    assert len(set(lengths)) == 1
+    assert lengths[0] >= 6
 
 
 def test_other_errors_are_those_of_every_image_request(client: TestClient) -> None:
