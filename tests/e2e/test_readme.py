@@ -76,6 +76,26 @@ def test_first_line_of_pooling_answers_what_is_shown(server: Server, folder: Pat
 
 
 @needs_curl
+def test_first_line_of_the_protocol_answers_what_is_shown(server: Server, folder: Path) -> None:
+    line = next(line for line in LINES if "image_bytes" in line)
+    shown = json.loads(README.split(line)[1].split("```json\n")[1].split("\n")[0])["outputs"][0]
+    (output,) = json.loads(run(server, folder, line))["outputs"]
+    assert output | {"data": 0} == shown | {"data": 0}
+    for got, expected in zip(output["data"], shown["data"], strict=True):
+        assert got.split(":")[1:] == expected.split(":")[1:]
+        assert abs(float(got.split(":")[0]) - float(expected.split(":")[0])) < 1e-5
+
+
+def test_lines_for_tritonclient_print_what_is_shown(server: Server) -> None:
+    (code,) = re.findall(r"```python\n(import numpy, tritonclient.*?)```", README, re.DOTALL)
+    code = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout.strip() == code.strip().rpartition("# ")[2]
+
+
+@needs_curl
 def test_photo_comes_back_pooled_beside_itself(server: Server, folder: Path) -> None:
     (line,) = (line for line in LINES if line.endswith("pooled.png"))
     run(server, folder, line)
