@@ -23,7 +23,7 @@ _WORTH = 10.0
 """A run may take so many times as long as a hand-over to an idle thread and back before the thread is worth it.
 
 Not once: under load the thread and the event loop also wait for each other's interpreter lock. With runs of 17, 20 and 47 µs, and
-hand-overs of 13 µs, 32 clients got 2.4, 1.8 and 1.1 times as many answers from the event loop, a lone one 2 to 4 times.
+hand-overs of 13 µs, 32 clients got 2.4, 1.8 and 1.1 times as many answers from the event loop; on a busy machine, one reading each.
 """
 
 _SIDE = 32

@@ -157,7 +157,8 @@ class Tiles:
         try:
             return await course.future
         finally:
-            del course, rows  # an error remembers this frame, and the future remembers the error: a ring around the image
+            # An error remembers this frame, and the future remembers the error: a ring around the image.
+            del course, rows
 
     def _own(self) -> None:
         if sys.platform == "linux":  # elsewhere the whole process would be meant
