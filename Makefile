@@ -29,6 +29,7 @@ bench: $(VENV)/.test  ## measure the service against its ceiling; writes benchma
 	$(BIN)/python -m benchmarks.ragged
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.pooling
+	$(BIN)/python -m benchmarks.protocol
 	$(BIN)/python -m benchmarks.memory
 
 bench-gpu: $(VENV)/.test  ## measure mixed sizes on a CUDA device; refuses where there is none
