@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from graphs.anysize.cut import FEATURES, cut_features, trunk_of_tiles
+from graphs.anysize.cut import FEATURES, Cut, cut_features, trunk_of_tiles
 from graphs.anysize.domains import Cells
 from graphs.anysize.features import FeaturesError
 from graphs.anysize.plan import Plan
 from graphs.card import ModelCard
-from graphs.front import attach_front
+from graphs.front import Geometry, attach_front
 from service.codecs.rows import Rows
 from service.errors import DeadlineExceeded, InternalError, InvalidParameter, PayloadTooLarge, ServiceError
+from service.runtime import heap
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.grouping import Grouping
 from service.runtime.mosaic import Mosaic
@@ -239,26 +240,37 @@ class Features:
             ready.batcher.start()
             self._ready = ready
 
-    def _make(self) -> _Ready:
-        started = time.monotonic()
+    def _cut(self) -> tuple[Cut, Geometry]:
+        """Read the file again, and cut it."""
         if state_of(self._path) != self._state:
             raise ValueError(f"{self._path}: its files have changed since the model was loaded; restart to serve them")
         graph, _ = read_model(self._path)
         fixed = attach_front(graph, self._card)
-        cut = cut_features(graph, self._card)
+        return cut_features(graph, self._card), fixed
+
+    def _session(self, graph: ir.Model) -> Session:
+        settings = self._settings
+        data = ir.to_proto(graph).SerializeToString()
+        return Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
+
+    def _tile_session(self) -> Session:
+        return self._session(trunk_of_tiles(self._cut()[0].trunk, self._card)[0])
+
+    def _make(self) -> _Ready:
+        started = time.monotonic()
+        cut, fixed = self._cut()
         if cut.channels is None:
             raise FeaturesError(f"the number of channels of {cut.value!r} is not known")
         settings = self._settings
         network = Network(Plan(cut.trunk, None, None, None, (), ()), settings, self._provider)
-        data = ir.to_proto(cut.head).SerializeToString()
-        head = Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
+        head = self._session(cut.head)
         mosaic = None
         try:
-            trunk, geometry = trunk_of_tiles(cut.trunk, self._card)
+            geometry = trunk_of_tiles(cut.trunk, self._card)[1]
         except FeaturesError as error:
             log.info("model %s: its features are not made in tiles: %s", self._name, error)
         else:
-            mosaic = Mosaic(trunk, geometry, (cut.rows, cut.columns), cut.channels, settings, self._provider)
+            mosaic = Mosaic(self._tile_session, geometry, (cut.rows, cut.columns), cut.channels, settings)
         lone = np.zeros((fixed.batch or 1, cut.channels, 1, 1), np.float32)
         only_whole = ""
         try:
@@ -272,7 +284,8 @@ class Features:
             grouping=Grouping(None, max_pixels=settings.max_batch_pixels, max_images=fixed.batch),
             max_waiting=settings.max_queue * settings.max_images,
         )
+        grid, weighted = Grid(cut.channels, cut.rows, cut.columns), cut.weighted
+        del cut  # and with it the weights that the sessions have copied
+        heap.trim()
         log.info("model %s: sessions of its features ready in %.2f s", self._name, time.monotonic() - started)
-        return _Ready(
-            Grid(cut.channels, cut.rows, cut.columns), batcher, head, cut.weighted, fixed.batch, only_whole, mosaic
-        )
+        return _Ready(grid, batcher, head, weighted, fixed.batch, only_whole, mosaic)

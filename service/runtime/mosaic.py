@@ -6,18 +6,19 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx_ir as ir
 
 from graphs.anysize.domains import Cells
 from graphs.anysize.plan import EXTENTS, TrunkGeometry
 from graphs.front import PIXELS
 from service.codecs.rows import Rows
 from service.errors import DeadlineExceeded, PayloadTooLarge
+from service.runtime import heap
 from service.runtime.grid import TooLarge, cut
-from service.runtime.session import Provider, Session
+from service.runtime.session import Session
 from service.runtime.tile_batches import tile_batches
 from service.settings import Settings
 
@@ -37,30 +38,28 @@ class Mosaic:
         thread: where `features` is to be called.
     """
 
-    def __init__(  # noqa: PLR0917 – what a trunk is, and where it runs
+    def __init__(
         self,
-        trunk: ir.Model,
+        load: Callable[[], Session],
         geometry: TrunkGeometry,
         sides: tuple[Cells, Cells],
         channels: int,
         settings: Settings,
-        provider: Provider,
     ) -> None:
-        """Prepare; the session is built by the first image, in the thread.
+        """Prepare.
 
         Args:
-            trunk: PIXELS and EXTENTS in, features of each canvas out.
+            load: builds the trunk's session, PIXELS and EXTENTS in, features of each canvas out; called when the first image
+                comes, from the thread.
             geometry: of the trunk.
             sides: rows and columns of the features.
             channels: C.
-            settings: for limits and threads.
-            provider: where it runs.
+            settings: for limits.
         """
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="mosaic", initializer=_step_back)
-        self._trunk: ir.Model | None = trunk
+        self._load = load
         self._session: Session | None = None
-        self._geometry, self._sides, self._channels = geometry, sides, channels
-        self._settings, self._provider = settings, provider
+        self._geometry, self._sides, self._channels, self._settings = geometry, sides, channels, settings
 
     def features(self, rows: Rows, deadline: float, gone: threading.Event) -> np.ndarray:
         """Run an image tile by tile.
@@ -97,12 +96,18 @@ class Mosaic:
             )
         except TooLarge as error:
             raise PayloadTooLarge(str(error)) from error
-        session = self._built()
+        if self._session is None:
+            self._session = self._load()
+            heap.trim()
+        session = self._session
         out = np.empty((self._channels, *cells), np.float32)
         for batch in tile_batches(rows, grid, settings.max_batch_pixels):
             if time.monotonic() > deadline or gone.is_set():
                 raise DeadlineExceeded("the time limit passed before all tiles were run")
-            (found,) = session.run({PIXELS: batch.pixels, EXTENTS: batch.extents})  # (N,C,h',w')
+            feeds = {PIXELS: batch.pixels, EXTENTS: batch.extents}
+            (found,) = session.run(
+                feeds, shrink=True
+            )  # (N,C,h',w'); the arena would keep a tile's hundreds of megabytes
             for tile in range(batch.tiles):
                 origin, owned = batch.extents[tile], batch.owned[tile]
                 (top, bottom), (left, right) = (
@@ -118,17 +123,6 @@ class Mosaic:
     def stop(self) -> None:
         """End the thread after what it runs; blocks."""
         self.thread.shutdown()
-
-    def _built(self) -> Session:
-        if self._session is None:
-            assert self._trunk is not None
-            data = ir.to_proto(self._trunk).SerializeToString()
-            settings = self._settings
-            self._session = Session(
-                data, provider=self._provider, device_id=settings.device_id, threads=settings.threads
-            )
-            self._trunk = None
-        return self._session
 
 
 def _own(side: Cells, start: int, stop: int, length: int, count: int) -> tuple[int, int]:
