@@ -34,13 +34,19 @@ def over(picture: np.ndarray, heat: np.ndarray, alpha: float) -> np.ndarray:
 
     Args:
         picture: (H,W,1) grey or (H,W,3) RGB, uint8.
-        heat: (H,W) float32, finite; its minimum is COLOURS[0], its maximum COLOURS[255]; all alike, it is COLOURS[0].
+        heat: (H,W) float32; its minimum is COLOURS[0], its maximum COLOURS[255]; all alike, it is COLOURS[0]. What is not finite is
+            taken for the minimum.
         alpha: share of the map's colour, 0 … 1.
 
     Returns:
         (H,W,3) uint8.
     """
-    low, high = float(heat.min()), float(heat.max())
+    finite = np.isfinite(heat)
+    low = float(heat.min(initial=np.inf, where=finite))
+    high = float(heat.max(initial=-np.inf, where=finite))
+    if not finite.all():
+        low = low if high >= low else 0.0  # nothing is finite
+        heat = np.where(finite, heat, low)
     scale = 255 / (high - low) if high > low else 0.0
     out = np.empty((*heat.shape, 3), np.uint8)
     step = max(1, _ROWS_AT_ONCE // heat.shape[1])

@@ -28,6 +28,7 @@ from service.codecs.rows import Rows
 from service.errors import DeadlineExceeded, InternalError, InvalidParameter, PayloadTooLarge, ServiceError
 from service.runtime import heap
 from service.runtime.batcher import Answer, Batcher
+from service.runtime.canvas import Tally
 from service.runtime.grouping import Grouping
 from service.runtime.mosaic import Mosaic
 from service.runtime.network import Network
@@ -96,7 +97,7 @@ class Features:
             cut_features(graph, card)
         self._path, self._card, self._settings, self._provider, self._name = path, card, settings, provider, name
         self._state = state_of(path)
-        self._building: asyncio.Task[_Ready] | None = None
+        self._building: asyncio.Task[None] | None = None
         self._ready: _Ready | None = None
         self._refusal: str | None = None
         self._head_free = threading.Lock()
@@ -111,15 +112,18 @@ class Features:
             InvalidParameter: 422; the network has no features that can be told from its head.
             DeadlineExceeded: 504. InternalError: 500.
         """
+        if self._ready is None and self._refusal is None:
+            if self._building is None or self._building.done():  # once for all who wait for it
+                self._building = asyncio.ensure_future(self._build())
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await asyncio.shield(self._building)
+            except TimeoutError:
+                raise DeadlineExceeded("the time limit passed before the features' session was made") from None
         if self._refusal is not None:
             raise InvalidParameter(self._refusal)
         if self._ready is None:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._build()
-            except TimeoutError:
-                raise DeadlineExceeded("the time limit passed before the features' session was made") from None
-        assert self._ready is not None
+            raise InternalError
         return self._ready.grid
 
     def check_cells(self) -> None:
@@ -217,6 +221,15 @@ class Features:
         """Whether the head pools by attention, so that `head` gives cut.WEIGHTS."""
         return self._ready is not None and self._ready.weighted
 
+    @property
+    def alive(self) -> bool:
+        """Whether the trunk's thread, if there is one, is there to answer."""
+        return self._ready is None or self._ready.batcher.alive
+
+    def tallies(self) -> list[Tally]:
+        """What has run since the start, but for tiles."""
+        return [] if self._ready is None else [self._ready.batcher.tally]
+
     def stop(self) -> None:
         """Finish what is queued, then end the thread, if there is one; blocks."""
         if self._ready is not None:
@@ -225,18 +238,14 @@ class Features:
                 self._ready.mosaic.stop()
 
     async def _build(self) -> None:
-        """Make it once for all who wait for it."""
-        if self._building is None or self._building.done():
-            self._building = asyncio.ensure_future(asyncio.to_thread(self._make))
+        """Make the sessions; leaves `_ready` or `_refusal` behind, or neither where it fails, also when nobody waits any more."""
         try:
-            ready = await asyncio.shield(self._building)
+            ready = await asyncio.to_thread(self._make)
         except FeaturesError as error:
             self._refusal = f"model {self._name} has no features that could be told from its head: {error}"
-            raise InvalidParameter(self._refusal) from None
-        except Exception as error:  # the file's, onnx-ir's and ONNX Runtime's alike
+        except Exception:  # the file's, onnx-ir's and ONNX Runtime's alike
             log.exception("model %s: no session for its features", self._name)
-            raise InternalError from error
-        if self._ready is None:
+        else:
             ready.batcher.start()
             self._ready = ready
 

@@ -207,7 +207,7 @@ class Model:
     @property
     def alive(self) -> bool:
         """Whether the owner threads are there to answer."""
-        return self._batcher.alive and (self.tiles is None or self.tiles.alive)
+        return self._batcher.alive and self.features.alive and (self.tiles is None or self.tiles.alive)
 
     @property
     def session(self) -> Session:
@@ -217,7 +217,7 @@ class Model:
     @property
     def tally(self) -> Tally:
         """What has run since the start."""
-        tallies = [self._batcher.tally, *self.own_input.tallies()]
+        tallies = [self._batcher.tally, *self.own_input.tallies(), *self.features.tallies()]
         if self._tick is not None:
             tallies.append(self._tick.tally)
         return Tally(*(sum(counts) for counts in zip(*map(astuple, tallies), strict=True)))

@@ -26,6 +26,7 @@ from graphs.operators.catalogue import CATALOGUE
 from service.api.embed import normalized
 from service.app import create_app
 from service.codecs.images import decode
+from service.errors import DeadlineExceeded
 from service.runtime.repository import Repository, RepositoryError
 from service.settings import Settings
 from tests.claims import assert_error, relative_error
@@ -381,10 +382,25 @@ def test_first_use_by_many_at_once_makes_one_session(make_client: MakeClient, mo
 
     monkeypatch.setattr(features, "_make", counted)
 
+    async def impatient() -> None:
+        with pytest.raises(DeadlineExceeded, match="before the features' session was made"):
+            await features.ready(time.monotonic() + 1e-4)
+
     async def many() -> None:
         await asyncio.gather(*(features.ready(time.monotonic() + 30) for _ in range(5)))
 
     assert client.portal is not None
+    client.portal.call(impatient)  # who leaves does not end it, and does not have it made again
     client.portal.call(many)
     assert len(made) == 1
     assert client.post("/v1/embed?model=colour&pool=max", content=GOOD).status_code == 200
+
+
+def test_file_that_has_changed_since_the_start_is_a_500_that_says_nothing(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    path = TinyClassifier.random(1).save(tmp_path / "colour" / "1", card())
+    client = make_client(models=tmp_path)
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert_error(client.post("/v1/embed?pool=max", content=GOOD), 500, "internal", "the server's log has the detail")
+    assert client.post("/v1/classify", content=GOOD).status_code == 200

@@ -62,3 +62,14 @@ def test_mixing_in_parts_is_mixing_at_once(rng: np.random.Generator, monkeypatch
     monkeypatch.setattr("service.runtime.activation._ROWS_AT_ONCE", 50)
     np.testing.assert_array_equal(over(picture, heat, 0.4), whole)
     np.testing.assert_array_equal(over(picture, heat, 0.0), picture)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_dark(odd: float, rng: np.random.Generator) -> None:
+    """A network may overflow; its picture is still one."""
+    heat = rng.normal(size=(4, 5)).astype(np.float32)
+    heat[1, 2] = odd
+    shown = over(np.zeros((4, 5, 1), np.uint8), heat, 1.0)
+    assert shown[1, 2].tolist() == COLOURS[0].tolist()
+    assert (shown.reshape(-1, 3) == COLOURS[255]).all(1).sum() == 1
+    assert (over(np.zeros((4, 5, 1), np.uint8), np.full_like(heat, odd), 1.0) == COLOURS[0]).all()
