@@ -122,7 +122,12 @@ def measure_shortness(network: Network, smallest: int) -> Shortness | None:
     pixel_s = max(0.0, _fastest_s(network, fixed.batch or 1, 2 * height, 2 * width) - one_s) / (3 * pixels)
     spare_s = longest_s() - one_s
     # Between the sizes that were timed it is a line; beyond them it is none that is known.
-    most = 4 * pixels if spare_s >= 3 * pixels * pixel_s else int(pixels + spare_s / pixel_s)
+    if spare_s >= 3 * pixels * pixel_s:
+        most = 4 * pixels
+    elif pixel_s:
+        most = int(pixels + spare_s / pixel_s)
+    else:  # a small image takes too long, and a large one was not seen to take longer
+        return None
     return Shortness(most, pixels, each_s, pixel_s) if most >= smallest**2 else None
 
 

@@ -56,7 +56,9 @@ def test_nothing_is_said_beyond_what_was_measured(monkeypatch: pytest.MonkeyPatc
     assert short.max_pixels == 64 * 64
 
 
-@pytest.mark.parametrize("seconds", [linear(2e-3, 0, 0), linear(2e-4, 0, 1e-9), linear(0, 0, 1e-3)])
+@pytest.mark.parametrize(
+    "seconds", [linear(2e-3, 0, 0), linear(2e-4, 0, 1e-9), linear(0, 0, 1e-3), linear(2e-3, 0, -1e-8)]
+)
 def test_longer_runs_are_left_to_the_thread(
     monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int, int], float]
 ) -> None:
