@@ -66,11 +66,11 @@ def test_mixed_sizes_and_tiles_are_exact(family: networks.Family, timm: Any, rng
         spread = max(spread, float(np.ptp(expected[0], axis=0).max() / np.abs(expected[0]).max()))
     assert spread > 1e-3  # logits that depend on the image
     print(f"{family.name}: {worst:.1e} over {sum(map(len, canvases(rng, family.minimum)))} images")
-    assert worst <= exactness.BOUND
+    assert worst <= family.bound
 
     floats = exactness.session(exactness.ragged_floats(model))
     poison = exactness.poisoned(rng, canvas, extents)
-    assert exactness.error(floats.run(None, {"images": poison, "extents": extents}), expected) <= exactness.BOUND
+    assert exactness.error(floats.run(None, {"images": poison, "extents": extents}), expected) <= family.bound
 
     if family.name in NOT_TILED:
         assert plan.tiled is None
