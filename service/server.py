@@ -66,6 +66,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
         force=True,
     )
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # its passes say at each load how many nodes they removed
     # SIGTERM must end the process while models load, too; process 1 of a container ignores what it does not handle.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
