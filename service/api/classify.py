@@ -8,20 +8,12 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from service.api.documents import IMAGE_BODY, INFERENCE_HEADERS, TIMED, error_responses
+from service.api.documents import IMAGE_BODY, INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.inference import Inference, ModelParameters, infer_images
 from service.api.state import State, get_state
 from service.errors import (
-    DeadlineExceeded,
-    InternalError,
-    Invalid,
     InvalidParameter,
-    Malformed,
     ModelNotFound,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
-    UnsupportedMediaType,
 )
 
 router = APIRouter(tags=["images"])
@@ -89,18 +81,7 @@ def write_classes(inference: Inference[ClassifyParameters]) -> bytes:
     response_model=Classification,
     summary="Label images of any size",
     openapi_extra={"requestBody": IMAGE_BODY, "parameters": INFERENCE_HEADERS},
-    responses=TIMED
-    | error_responses(
-        Malformed,
-        ModelNotFound,
-        RequestTimeout,
-        PayloadTooLarge,
-        UnsupportedMediaType,
-        Invalid,
-        Overloaded,
-        InternalError,
-        DeadlineExceeded,
-    ),
+    responses=TIMED | error_responses(*INFERENCE_ERRORS, ModelNotFound),
 )
 async def classify(
     request: Request, parameters: Annotated[ClassifyParameters, Query()], state: Annotated[State, Depends(get_state)]

@@ -7,7 +7,29 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.errors import ServiceError
+from service.errors import (
+    DeadlineExceeded,
+    InternalError,
+    Invalid,
+    Malformed,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServiceError,
+    UnsupportedMediaType,
+)
+
+INFERENCE_ERRORS: tuple[type[ServiceError], ...] = (
+    Malformed,
+    RequestTimeout,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    Invalid,
+    Overloaded,
+    InternalError,
+    DeadlineExceeded,
+)
+"""What every endpoint can answer that takes a body and runs something."""
 
 
 class ErrorBody(BaseModel):

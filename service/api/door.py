@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.body import time_limit_s
 from service.api.images import carries_parameters
+from service.api.intake import read_headers
 from service.api.state import State
 from service.errors import Overloaded, ServiceError
 
@@ -49,4 +49,4 @@ class Door:
         if "model" not in query and carries_parameters(request):
             return  # the body may name the model
         model = self._state.repository.find(query.get("model"), query.get("version"))
-        model.admission.refuse(time_limit_s(request, self._state.settings))
+        model.admission.refuse(read_headers(request.scope["headers"], self._state.settings).limit_s)

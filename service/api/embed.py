@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from service.api.accept import MEDIA_TYPES, choose
-from service.api.documents import INFERENCE_HEADERS, TIMED, error_responses
+from service.api.documents import INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.images import Upload
 from service.api.inference import Inference, ModelParameters, Sizes, decode_and_run, infer_images, size_of
 from service.api.operations import descriptor_parameters
@@ -21,17 +21,9 @@ from service.api.pictures import PICTURE_BODY, each_in_thread, features_of, in_t
 from service.api.state import State, get_state
 from service.codecs.tensors.npy import write_npy
 from service.errors import (
-    DeadlineExceeded,
-    InternalError,
-    Invalid,
     InvalidParameter,
-    Malformed,
     ModelNotFound,
     NotAcceptable,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
-    UnsupportedMediaType,
 )
 from service.runtime.admission import Ticket
 from service.runtime.batcher import Answer
@@ -95,18 +87,7 @@ class Embeddings(BaseModel):
     openapi_extra={"requestBody": PICTURE_BODY, "parameters": [*descriptor_parameters(), *INFERENCE_HEADERS]},
     responses={
         200: {**TIMED[200], "content": {MEDIA_TYPES["npy"]: {"schema": {"type": "string", "format": "binary"}}}},
-        **error_responses(
-            Malformed,
-            ModelNotFound,
-            NotAcceptable,
-            RequestTimeout,
-            PayloadTooLarge,
-            UnsupportedMediaType,
-            Invalid,
-            Overloaded,
-            InternalError,
-            DeadlineExceeded,
-        ),
+        **error_responses(*INFERENCE_ERRORS, ModelNotFound, NotAcceptable),
     },
 )
 async def embed(

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.api.accept import MEDIA_TYPES, Written, choose
-from service.api.documents import INFERENCE_HEADERS, TIMED, error_responses
+from service.api.documents import INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.images import Upload
 from service.api.inference import Inference, ModelParameters, Sizes, infer_images, size_of
 from service.api.pictures import PICTURE_BODY, each_in_thread, features_of
@@ -24,17 +24,9 @@ from service.codecs.rows import Rows
 from service.codecs.tensors.npy import write_npy
 from service.codecs.tensors.picture import encode_png
 from service.errors import (
-    DeadlineExceeded,
-    InternalError,
-    Invalid,
     InvalidParameter,
-    Malformed,
     ModelNotFound,
     NotAcceptable,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
-    UnsupportedMediaType,
 )
 from service.runtime.activation import centre, class_map, spread
 from service.runtime.admission import Ticket
@@ -105,18 +97,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     openapi_extra={"requestBody": PICTURE_BODY, "parameters": INFERENCE_HEADERS},
     responses={
         200: {**TIMED[200], "content": {MEDIA_TYPES["png"]: _BINARY, MEDIA_TYPES["npy"]: _BINARY}},
-        **error_responses(
-            Malformed,
-            ModelNotFound,
-            NotAcceptable,
-            RequestTimeout,
-            PayloadTooLarge,
-            UnsupportedMediaType,
-            Invalid,
-            Overloaded,
-            InternalError,
-            DeadlineExceeded,
-        ),
+        **error_responses(*INFERENCE_ERRORS, ModelNotFound, NotAcceptable),
     },
 )
 async def heatmap(

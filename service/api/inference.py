@@ -13,8 +13,8 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
-from service.api.body import check_headers, read_body, time_limit_s
 from service.api.images import Upload, carries_parameters, parse_upload
+from service.api.intake import read_body, read_headers
 from service.api.state import State
 from service.codecs.header import Channels
 from service.codecs.images import decode, read_header
@@ -96,21 +96,20 @@ async def infer_images(request: Request, state: State, parameters: P, course: Co
         ServiceError: any of the tree in errors.py, whichever arrow it happened on.
     """
     settings = state.settings
-    limit_s = time_limit_s(request, settings)
-    length = check_headers(request, settings)
-    deadline = time.monotonic() + limit_s
+    said = read_headers(request.scope["headers"], settings)
+    deadline = time.monotonic() + said.limit_s
     late = parameters.model is None and carries_parameters(request)
     model = None if late else state.repository.find(parameters.model, parameters.version)
-    ticket = model.admission.admit(limit_s, length) if model else None
+    ticket = model.admission.admit(said.limit_s, said.length) if model else None
     answered = False
     try:
-        body = await read_body(request, settings)
+        body = bytes(await read_body(request.receive, said, settings, whole=True))
         upload = await parse_upload(request, body, settings)
         if upload.parameters:
             parameters = merge_parameters(parameters, upload.parameters)
         if model is None:
             model = state.repository.find(parameters.model, parameters.version)
-            ticket = model.admission.admit(limit_s, len(body))
+            ticket = model.admission.admit(said.limit_s, len(body))
         assert ticket is not None  # one of the two places has set it with the model
         ticket.begin()
         inference = Inference(parameters, model)

@@ -1,7 +1,4 @@
-"""A request's headers and body straight from ASGI, for endpoints whose requests are as small as 4×4 numbers or as large as 256 MiB.
-
-The limits are those of `body`: a request of the one kind and of the other are refused in the same words.
-"""
+"""A request's headers and body straight from ASGI, for requests as small as 4×4 numbers and as large as 256 MiB."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ import numpy as np
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from service.api.body import TIMEOUT_HEADER
 from service.errors import InvalidParameter, Malformed, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from service.settings import Settings
 
@@ -74,7 +70,7 @@ def _seconds(text: bytes) -> float:
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
-        raise InvalidParameter(f"{TIMEOUT_HEADER}: expected seconds > 0, got something else")
+        raise InvalidParameter("X-Request-Timeout: expected seconds > 0, got something else")
     return seconds
 
 

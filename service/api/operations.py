@@ -10,19 +10,11 @@ from graphs.operators.catalogue import CATALOGUE
 from graphs.operators.request import RegionParameters
 from service.api.accept import MEDIA_TYPES
 from service.api.answers import Action
-from service.api.documents import INFERENCE_HEADERS, TIMED, error_responses
+from service.api.documents import INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.parameters import array_names
 from service.codecs.tensors.dtypes import DTYPES
 from service.errors import (
-    DeadlineExceeded,
-    InternalError,
-    Invalid,
-    Malformed,
     NotAcceptable,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
-    UnsupportedMediaType,
 )
 from service.runtime.descriptor import REGIONS
 
@@ -198,17 +190,7 @@ def answers(action: Action) -> dict[int | str, dict[str, Any]]:
         "X-Tensor-Dtype": {"description": "Of raw numbers.", "schema": _DTYPE},
     }
     good: dict[int | str, dict[str, Any]] = {200: {**TIMED[200], "headers": headers, "content": content}}
-    return good | error_responses(
-        Malformed,
-        NotAcceptable,
-        RequestTimeout,
-        PayloadTooLarge,
-        UnsupportedMediaType,
-        Invalid,
-        Overloaded,
-        InternalError,
-        DeadlineExceeded,
-    )
+    return good | error_responses(*INFERENCE_ERRORS, NotAcceptable)
 
 
 def descriptor_parameters() -> list[dict[str, Any]]:

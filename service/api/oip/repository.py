@@ -8,8 +8,8 @@ import orjson
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from service.api.body import check_headers, read_body
 from service.api.documents import error_responses
+from service.api.intake import read_body, read_headers
 from service.api.oip import schemas
 from service.api.oip.served import all_served
 from service.api.state import State, get_state
@@ -44,10 +44,11 @@ async def _only_ready(request: Request, state: State) -> bool:
     Raises:
         Malformed (400): no JSON object, or `ready` is not a boolean.
     """
-    if not check_headers(request, state.settings) and "transfer-encoding" not in request.headers:
+    said = read_headers(request.scope["headers"], state.settings)
+    if not said.length and "transfer-encoding" not in request.headers:
         return False
     try:
-        document = orjson.loads(await read_body(request, state.settings))
+        document = orjson.loads(await read_body(request.receive, said, state.settings, whole=True))
     except orjson.JSONDecodeError:
         raise Malformed('expected nothing or {"ready": true}, got something that is not JSON') from None
     ready = document.get("ready", False) if isinstance(document, dict) else None
