@@ -306,7 +306,8 @@ def test_attention_map_sums_to_one_and_weighs_the_embedding(rng: np.random.Gener
 def test_grid_is_torchs_adaptive_pooling(kind: str, n: int, height: int, width: int, rng: np.random.Generator) -> None:
     x = torch.from_numpy(draw(rng, height, width))
     wanted = F.adaptive_avg_pool2d(x, n) if kind == "avg" else F.adaptive_max_pool2d(x, n)
-    torch.testing.assert_close(grid(x, n, kind=kind), wanted, rtol=FLOAT32, atol=1e-6)
+    # An average of 12 600 numbers of size 1 comes near 0, and both sides add them in float32: up to 2e-6 apart were seen.
+    torch.testing.assert_close(grid(x, n, kind=kind), wanted, rtol=FLOAT32, atol=5e-6 if kind == "avg" else 0.0)
 
 
 def test_middle_row_belongs_to_both_quadrants() -> None:
