@@ -81,7 +81,7 @@ LAYERS = {
         ["__main__"],
     ],
     "service.runtime": [
-        ["session", "line", "canvas", "choice", "costs", "reading", "grid", "strips", "heap", "ranking"],
+        ["session", "line", "canvas", "choice", "costs", "reading", "grid", "strips", "heap", "ranking", "deadline"],
         ["admission", "partition", "shapes", "network", "pooling", "tile_batches", "tile_graphs"],
         ["grouping", "stopwatch", "handover"],
         ["batcher", "statistics", "warmup"],

@@ -29,6 +29,7 @@ from service.errors import DeadlineExceeded, InternalError, InvalidParameter, Pa
 from service.runtime import heap
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
+from service.runtime.deadline import answered_by
 from service.runtime.grouping import Grouping
 from service.runtime.mosaic import Mosaic
 from service.runtime.network import Network
@@ -115,11 +116,8 @@ class Features:
         if self._ready is None and self._refusal is None:
             if self._building is None or self._building.done():  # once for all who wait for it
                 self._building = asyncio.ensure_future(self._build())
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await asyncio.shield(self._building)
-            except TimeoutError:
-                raise DeadlineExceeded("the time limit passed before the features' session was made") from None
+            async with answered_by(deadline, "the features' session was made"):
+                await asyncio.shield(self._building)
         if self._refusal is not None:
             raise InvalidParameter(self._refusal)
         if self._ready is None:
@@ -149,11 +147,8 @@ class Features:
             DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
         """
         assert self._ready is not None  # the caller has waited for it
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._ready.batcher.submit(image, deadline)
-        except TimeoutError:
-            raise DeadlineExceeded("the time limit passed before the features were there") from None
+        async with answered_by(deadline, "the features were there"):
+            return await self._ready.batcher.submit(image, deadline)
 
     async def infer_tiles(self, rows: Rows, deadline: float) -> Answer:
         """Run the trunk on an image that is too large for one canvas; its one output is the features (C,h,w), float32.
@@ -175,10 +170,8 @@ class Features:
         gone, asked_at = threading.Event(), time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(deadline - asked_at):
+            async with answered_by(deadline, "all tiles were run"):
                 maps = await loop.run_in_executor(mosaic.thread, mosaic.features, rows, deadline, gone)
-        except TimeoutError:
-            raise DeadlineExceeded("the time limit passed before all tiles were run") from None
         except ServiceError:
             raise
         except Exception as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -18,10 +16,11 @@ from graphs.anysize.compile import compile_plan
 from graphs.anysize.plan import Plan, TrunkGeometry
 from graphs.front import Geometry
 from service.codecs.rows import Rows
-from service.errors import DeadlineExceeded, InvalidImage
+from service.errors import InvalidImage
 from service.runtime.admission import WORK_PER_IMAGE, Admission
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
+from service.runtime.deadline import answered_by
 from service.runtime.features import Features
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness, may_be_short, measure_shortness
@@ -251,11 +250,8 @@ class Model:
         tick = self.tick_for(*image.shape[:2])
         if tick is not None:
             return await tick.submit(image, deadline)
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._batcher.submit(image, deadline)
-        except TimeoutError:
-            raise DeadlineExceeded("the time limit passed before the answer was there") from None
+        async with answered_by(deadline):
+            return await self._batcher.submit(image, deadline)
 
     async def infer_tiles(self, rows: Rows, deadline: float) -> Answer:
         """Run one image tile by tile, where there are `tiles`; its outputs are those of `infer`.
@@ -268,11 +264,8 @@ class Model:
             PayloadTooLarge: 413. InvalidImage: 422. DeadlineExceeded: 504. InternalError: 500.
         """
         assert self.tiles is not None  # the caller has asked
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.tiles.submit(rows, deadline)
-        except TimeoutError:
-            raise DeadlineExceeded("the time limit passed before the answer was there") from None
+        async with answered_by(deadline):
+            return await self.tiles.submit(rows, deadline)
 
     def scores(self, answer: Answer) -> np.ndarray:
         """The classified output of one image, (K,), as the graph gives it."""

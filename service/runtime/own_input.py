@@ -19,9 +19,10 @@ import onnx_ir as ir
 
 from graphs.card import ModelCard
 from graphs.front import Geometry, image_input
-from service.errors import DeadlineExceeded, InternalError, InvalidTensor
+from service.errors import InternalError, InvalidTensor
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
+from service.runtime.deadline import answered_by
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness
 from service.runtime.reading import read_model, state_of
@@ -133,14 +134,11 @@ class OwnInput:
         tick = self.tick_for(*carried.shape[:2])
         if tick is not None:
             return await tick.submit(carried, deadline)
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                if self._batcher is None:
-                    await self._build()
-                assert self._batcher is not None
-                return await self._batcher.submit(carried, deadline)
-        except TimeoutError:
-            raise DeadlineExceeded("the time limit passed before the answer was there") from None
+        async with answered_by(deadline):
+            if self._batcher is None:
+                await self._build()
+            assert self._batcher is not None
+            return await self._batcher.submit(carried, deadline)
 
     async def _build(self) -> None:
         """Make the session of the owner thread, once for all who wait for it; who leaves does not end it."""
