@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import Progress
 
 from benchmarks import load, process, results
-from benchmarks.tiny import CROWD, crowd, lone, measure
+from benchmarks.pairs import COLUMNS, CROWD, cells, crowd, lone, measure
 
 MODELS = Path("models")
 SIDES = (8, 28)
@@ -38,20 +38,9 @@ def protocol(x: np.ndarray) -> bytes:
 def grids(cases: list[dict[str, Any]]) -> list[results.Grid]:
     """Lay the figures out."""
     names = [f"{case['side']}×{case['side']}, {case['clients']} clients" for case in cases]
-    rows = [
-        (
-            name,
-            f"{case['service']:.0f}",
-            f"{case['empty']:.0f}",
-            f"{case['ratio']:.3f}",
-            f"{case['ratio_min']:.2f}–{case['ratio_max']:.2f}",
-            f"{case['p50_ms']:.2f}",
-            f"{case['p99_ms']:.2f}",
-        )
-        for name, case in zip(names, cases, strict=True)
-    ]
+    rows = [(name, *cells(case)) for name, case in zip(names, cases, strict=True)]
     goals = [results.Goal(name, case["ratio"], ">=", 0.9) for name, case in zip(names, cases, strict=True)]
-    columns = ("", "protocol /s", "native /s", "ratio", "min–max", "p50 ms", "p99 ms")
+    columns = ("", "protocol /s", "native /s", *COLUMNS)
     return [
         results.Grid("`digits`, float32 as bytes: by the Open Inference Protocol and by /v1/classify", columns, rows),
         results.goals_grid(goals),

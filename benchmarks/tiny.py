@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,13 @@ from rich.progress import Progress
 from benchmarks import load, process, results
 from benchmarks.alone import stages_ms, visit
 from benchmarks.models import make_tiny, newest
-from benchmarks.statistics import Pace, median, pace
-from benchmarks.volley import fire
+from benchmarks.pairs import COLUMNS, CROWD, cells, crowd, lone, measure
+from benchmarks.statistics import median
 from service.runtime.session import Session
 
 FOLDER = Path("build/tiny")
-CROWD = 32
 PROCESSES = (1, 2)
 _RUNS = 2000
-
-Measurement = Callable[[], tuple[Pace, float]]
-"""Measures once: the pace, and the part of the time for which the clients' process was busy."""
 
 
 def words() -> bytes:
@@ -33,19 +28,6 @@ def words() -> bytes:
     body = np.random.default_rng(0).standard_normal((1, 28, 28)).astype(np.float32).tobytes()
     path = "/v1/classify?model=tiny&shape=1,28,28&dtype=float32"
     return load.request(path, body, content_type="application/octet-stream")
-
-
-def crowd(port: int, message: bytes, seconds: float) -> tuple[Pace, float]:
-    """Measure CROWD closed loops."""
-    volley = fire(port, message, clients=CROWD, seconds=seconds)
-    return volley.pace, volley.busy
-
-
-def lone(port: int, message: bytes, seconds: float) -> tuple[Pace, float]:
-    """Measure one client on a blocking socket."""
-    worked, started = time.process_time(), time.monotonic()
-    found = pace((each.sent, each.took_s) for each in visit(port, [message], seconds))
-    return found, (time.process_time() - worked) / (time.monotonic() - started)
 
 
 def bare_runs() -> list[dict[str, Any]]:
@@ -65,28 +47,6 @@ def bare_runs() -> list[dict[str, Any]]:
     return found
 
 
-def measure(service: Measurement, empty: Measurement, rounds: int, step: Callable[[], None]) -> dict[str, Any]:
-    """Measure pairs a moment apart, forth and back: the machine's speed drifts, so ratios are taken within a pair."""
-    service(), empty()  # once unmeasured
-    rows = []
-    for number in range(rounds):
-        if number % 2:
-            theirs, ours = empty(), service()
-        else:
-            ours, theirs = service(), empty()
-        rows.append({"service": ours[0].rate, "empty": theirs[0].rate, "p50_ms": ours[0].p50_ms, "p99_ms": ours[0].p99_ms,
-                     "busy": ours[1], "empty_busy": theirs[1]})  # fmt: skip
-        step()
-    ratios = [row["service"] / row["empty"] for row in rows]
-    return {
-        **{name: median(row[name] for row in rows) for name in rows[0]},
-        "ratio": median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "rounds": rows,
-    }
-
-
 def goals(found: dict[str, Any]) -> list[results.Goal]:
     """What was promised of the figures."""
     made = []
@@ -104,12 +64,7 @@ def grids(found: dict[str, Any]) -> list[results.Grid]:
     rates = [
         (
             f"{case['clients']} clients, {case['processes']} processes",
-            f"{case['service']:.0f}",
-            f"{case['empty']:.0f}",
-            f"{case['ratio']:.3f}",
-            f"{case['ratio_min']:.2f}–{case['ratio_max']:.2f}",
-            f"{case['p50_ms']:.2f}",
-            f"{case['p99_ms']:.2f}",
+            *cells(case),
             f"{case['busy']:.2f}",
             f"{case['empty_busy']:.2f}",
         )
@@ -117,7 +72,7 @@ def grids(found: dict[str, Any]) -> list[results.Grid]:
     ]
     runs = [(f"{run['images']} images, {run['threads']}", f"{run['run_us']:.0f}") for run in found["runs"]]
     names = found["alone_ms"]
-    columns = ("", "service /s", "empty route /s", "ratio", "min–max", "p50 ms", "p99 ms", "client busy", "on empty")
+    columns = ("", "service /s", "empty route /s", *COLUMNS, "client busy", "on empty")
     return [
         results.Grid("A tiny CNN, 28×28 float32 as raw numbers, and an empty route", columns, rates),
         results.Grid("The bare run, µs", ("", "µs"), runs),
