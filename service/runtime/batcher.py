@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from service.errors import DeadlineExceeded, InternalError, Overloaded, ServiceE
 from service.runtime.canvas import Easel, Tally
 from service.runtime.choice import Choice
 from service.runtime.grouping import WINDOW, Grouping
+from service.runtime.owner import Owner, settle
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class Entry:
     queued_at: float = field(default_factory=time.monotonic)
 
 
-class Batcher:
+class Batcher(Owner[Entry]):
     """A queue before one session, and the thread that owns it.
 
     Attributes:
@@ -83,6 +82,7 @@ class Batcher:
             run_ragged: runs one batch of different sizes; must be there where the grouping chooses such.
             max_waiting: images in the queue; None is no limit.
         """
+        super().__init__(f"session-{name}")
         self.tally = Tally()
         self._run = run
         self._run_ragged = run_ragged
@@ -92,22 +92,6 @@ class Batcher:
         self._easel = Easel()
         self._pending: list[Entry] = []  # the owner thread's
         self._planned = 0  # images that are taken out of it and have not begun
-        self._arrivals: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._own, name=f"session-{name}", daemon=True)
-
-    def start(self) -> None:
-        """Start the owner thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Let the owner thread finish what is queued and end; blocks until it has."""
-        self._arrivals.put(None)
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the owner thread is there to answer."""
-        return self._thread.is_alive()
 
     async def submit(self, image: np.ndarray, deadline: float) -> Answer:
         """Queue one image and wait for its answer.
@@ -244,18 +228,5 @@ def _is_here(entry: Entry) -> bool:
     return True
 
 
-def _settle(results: list[tuple[Entry, Answer | ServiceError]]) -> None:
-    """Hand results to the event loop that waits for them; a loop that is gone has nobody waiting."""
-    loop = results[0][0].future.get_loop()
-
-    def deliver() -> None:
-        for entry, result in results:
-            if entry.future.done():
-                continue
-            if isinstance(result, Answer):
-                entry.future.set_result(result)
-            else:
-                entry.future.set_exception(result)
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(deliver)
+def _settle(results: Sequence[tuple[Entry, Answer | ServiceError]]) -> None:
+    settle([(entry.future, result) for entry, result in results])

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -33,8 +32,8 @@ from service.runtime.deadline import answered_by
 from service.runtime.grouping import Grouping
 from service.runtime.mosaic import Mosaic
 from service.runtime.network import Network
-from service.runtime.reading import read_model, state_of
 from service.runtime.session import Provider, Session
+from service.runtime.source import Source
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,12 +78,12 @@ class Features:
     """The features and the head of one model."""
 
     def __init__(
-        self, path: Path, graph: ir.Model, card: ModelCard, settings: Settings, provider: Provider, *, name: str
+        self, source: Source, graph: ir.Model, card: ModelCard, settings: Settings, provider: Provider, *, name: str
     ) -> None:
         """Check what the card says of the features; nothing is made yet.
 
         Args:
-            path: of the model's file, to be read again when sessions are made.
+            source: of the model, to be read again when sessions are made.
             graph: as read, nothing put before it.
             card: the model's.
             settings: for threads and budgets.
@@ -96,8 +95,8 @@ class Features:
         """
         if card.features is not None:
             cut_features(graph, card)
-        self._path, self._card, self._settings, self._provider, self._name = path, card, settings, provider, name
-        self._state = state_of(path)
+        self._source, self._card, self._settings, self._provider, self._name = source, card, settings, provider, name
+        self._retired = False
         self._building: asyncio.Task[None] | None = None
         self._ready: _Ready | None = None
         self._refusal: str | None = None
@@ -223,6 +222,14 @@ class Features:
         """What has run since the start, but for tiles."""
         return [] if self._ready is None else [self._ready.batcher.tally]
 
+    def retire(self) -> None:
+        """Let the threads, if there are any, finish what is queued and end; does not block."""
+        self._retired = True
+        if self._ready is not None:
+            self._ready.batcher.retire()
+            if self._ready.mosaic is not None:
+                self._ready.mosaic.retire()
+
     def stop(self) -> None:
         """Finish what is queued, then end the thread, if there is one; blocks."""
         if self._ready is not None:
@@ -239,14 +246,13 @@ class Features:
         except Exception:  # the file's, onnx-ir's and ONNX Runtime's alike
             log.exception("model %s: no session for its features", self._name)
         else:
-            ready.batcher.start()
-            self._ready = ready
+            if not self._retired:  # else nobody waits for it any more
+                ready.batcher.start()
+                self._ready = ready
 
     def _cut(self) -> tuple[Cut, Geometry]:
         """Read the file again, and cut it."""
-        if state_of(self._path) != self._state:
-            raise ValueError(f"{self._path}: its files have changed since the model was loaded; restart to serve them")
-        graph, _ = read_model(self._path)
+        graph, _ = self._source.read()
         fixed = attach_front(graph, self._card)
         return cut_features(graph, self._card), fixed
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +27,10 @@ from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness, may_be_short, measure_shortness
 from service.runtime.network import Network
 from service.runtime.own_input import OwnInput
-from service.runtime.ranking import order, probabilities
-from service.runtime.reading import BrokenModel, read_model
+from service.runtime.ranking import order, probabilities, rank_batch
+from service.runtime.reading import BrokenModel
 from service.runtime.session import Provider, Session
+from service.runtime.source import Source
 from service.runtime.statistics import Statistics
 from service.runtime.tick import Tick
 from service.runtime.tile_graphs import load_tile_graphs
@@ -68,7 +70,13 @@ class Model:
         remembered: what endpoints keep of requests to it; it goes when the model goes.
         features: what its head pools, and the head by itself.
         tiles: the queue of images that are too large for one canvas; None where it cannot tile.
+        fingerprint: of the files that it was loaded from, where somebody looks for changes.
+
+    It has no end that is called: its threads finish what they have and end when nobody holds it any more. Who found it before
+    another version took its place is answered by it, however late he comes to the queue. So nothing that it holds may hold it.
     """
+
+    fingerprint: Hashable = None
 
     def __init__(self, name: str, version: str, path: Path, settings: Settings, provider: Provider) -> None:
         """Load, compile, build the sessions, warm them up, measure them.
@@ -78,10 +86,11 @@ class Model:
             ProviderError: it would not run where it must.
         """
         self.name, self.version = name, version
-        graph, self.card = read_model(path)
+        source = Source(path)
+        graph, self.card = source.read()
         try:
-            self.own_input = OwnInput(path, graph, self.card, settings, provider, name=f"{name}/{version}")
-            self.features = Features(path, graph, self.card, settings, provider, name=f"{name}/{version}")
+            self.own_input = OwnInput(source, graph, self.card, settings, provider, name=f"{name}/{version}")
+            self.features = Features(source, graph, self.card, settings, provider, name=f"{name}/{version}")
             plan = compile_plan(graph, self.card)
             self.network = Network(plan, settings, provider)
             self.scores_place = self._find_output()
@@ -106,6 +115,8 @@ class Model:
         self.tiles = self._tile_queue(plan, settings, provider, rate)
         self.tiled = plan.tiled is not None
         self.tiled_reasons = tuple(str(obstacle) for obstacle in plan.tiled_obstacles)
+        queues = (self._batcher, self.own_input, self.features, *([] if self.tiles is None else [self.tiles]))
+        weakref.finalize(self, _retire, queues).atexit = False
 
     def _find_output(self) -> int:
         names = list(self.network.outputs)
@@ -170,20 +181,16 @@ class Model:
         if short is None:
             return
         self._short = short
+        ranked = partial(rank_batch, place=self.scores_place, activation=self.card.activation)
         self._tick = Tick(
-            lambda pixels: self._ranked(network.run(pixels)),
+            lambda pixels: ranked(network.run(pixels)),
             name=f"{self.name}/{self.version}",
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
             max_batch=self.geometry.batch,
             max_waiting=settings.max_queue * settings.max_images,
         )
-        self.own_input.run_at_once(short, self._ranked)
+        self.own_input.run_at_once(short, ranked)
         log.info("model %s: images of up to %d pixels run on the event loop", self.name, short.max_pixels)
-
-    def _ranked(self, outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """Add probabilities (N,K) and their order (N,K) to a batch's outputs."""
-        p = probabilities(outputs[self.scores_place], self.card.activation)
-        return [*outputs, p, order(p)]
 
     def tick_for(self, height: int, width: int) -> Tick | None:
         """Give what runs pictures of a size on the event loop; None where that would hold it too long."""
@@ -278,3 +285,13 @@ class Model:
             return answer.outputs[-2], answer.outputs[-1]
         p = probabilities(self.scores(answer), self.card.activation)
         return p, order(p)
+
+
+class _Queue(Protocol):
+    def retire(self) -> None: ...
+
+
+def _retire(queues: Sequence[_Queue]) -> None:
+    """Let threads end; called when their model is gone, by whichever thread held it last."""
+    for queue in queues:
+        queue.retire()

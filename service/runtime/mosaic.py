@@ -120,6 +120,10 @@ class Mosaic:
                 out[:, top:bottom, left:right] = found[tile, :, top - y : bottom - y, left - x : right - x]
         return out
 
+    def retire(self) -> None:
+        """Let the thread end after what it runs; does not block."""
+        self.thread.shutdown(wait=False)
+
     def stop(self) -> None:
         """End the thread after what it runs; blocks."""
         self.thread.shutdown()

@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ import onnx_ir as ir
 from graphs.card import ModelCard
 from graphs.front import Geometry, image_input
 from service.errors import InternalError, InvalidTensor
-from service.runtime.batcher import Answer, Batcher
+from service.runtime.batcher import Answer, Batcher, Run
 from service.runtime.canvas import Tally
 from service.runtime.deadline import answered_by
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness
-from service.runtime.reading import read_model, state_of
 from service.runtime.session import Provider, Session
+from service.runtime.source import Source
 from service.runtime.tick import Tick
 from service.settings import Settings
 
@@ -45,12 +44,12 @@ class OwnInput:
     """
 
     def __init__(
-        self, path: Path, graph: ir.Model, card: ModelCard, settings: Settings, provider: Provider, *, name: str
+        self, source: Source, graph: ir.Model, card: ModelCard, settings: Settings, provider: Provider, *, name: str
     ) -> None:
         """Read what the graph says of its input; no session is made yet.
 
         Args:
-            path: of the model's file, to be read again when a session is made.
+            source: of the model, to be read again when a session is made.
             graph: as read, nothing put before it.
             card: the model's.
             settings: for threads and budgets.
@@ -67,9 +66,9 @@ class OwnInput:
         self._channels = card.preprocessing.channel_count
         sizes = [size if isinstance(size, int) else None for size in value.shape]
         self.fixed = Geometry(sizes[0], *(sizes[2:] if self.layout == "NCHW" else sizes[1:3]))
-        self._model, self._path, self.name = name, path, str(value.name)
+        self._model, self._source, self.name = name, source, str(value.name)
         self._settings, self._provider = settings, provider
-        self._state = state_of(path)
+        self._retired = False
         self._building: asyncio.Task[None] | None = None
         self._batcher: Batcher | None = None
         self._short: Shortness | None = None
@@ -107,10 +106,10 @@ class OwnInput:
         Raises:
             ValueError: ONNX Runtime refuses the graph. ProviderError: it would not run where it must.
         """
-        session = self._session(threads=1)
+        run = self._run(self._session(threads=1))
         self._short = short
         self._tick = Tick(
-            lambda carried: finish(self._run(session, carried)),
+            lambda carried: finish(run(carried)),
             name=self._model,
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
             max_batch=self.fixed.batch,
@@ -154,39 +153,51 @@ class OwnInput:
             log.exception("model %s: no session for its own input", self._model)
             raise InternalError from error
         batcher = Batcher(
-            lambda pixels: self._run(session, pixels),
+            self._run(session),
             name=f"{self._model}/own",
             grouping=Grouping(None, max_pixels=self._settings.max_batch_pixels, max_images=self.fixed.batch),
             max_waiting=self._settings.max_queue * self._settings.max_images,
         )
+        if self._retired:  # while it was made, and nobody waits for it any more
+            return
         batcher.start()
         self._batcher = batcher
         log.info("model %s: session for its own input ready in %.2f s", self._model, time.monotonic() - started)
 
     def _session(self, threads: int) -> Session:
-        if state_of(self._path) != self._state:
-            raise ValueError(f"{self._path}: its files have changed since the model was loaded; restart to serve them")
-        graph, _ = read_model(self._path)
+        graph, _ = self._source.read()
         data = ir.to_proto(graph).SerializeToString()
         return Session(data, provider=self._provider, device_id=self._settings.device_id, threads=threads)
 
-    def _run(self, session: Session, carried: np.ndarray) -> Sequence[np.ndarray]:
-        """Run what queues have carried, uint8 (N,H,W,bytes)."""
-        count, height, width = carried.shape[:3]
-        channels_first = self.layout == "NCHW"
-        axes = (self._channels, height, width) if channels_first else (height, width, self._channels)
-        x = np.ascontiguousarray(carried).reshape(-1).view(self.dtype).reshape(count, *axes)  # (N,C,H,W) or (N,H,W,C)
-        if not x.flags.aligned:  # a part of a body
-            x = x.copy()
-        missing = (self.fixed.batch or 0) - count
-        if missing > 0:  # as with pixels: filled up with the last image, and dropped again
-            x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
-        huge = math.prod(carried.shape[:3]) > self._settings.max_batch_pixels
-        return [output[:count] for output in session.run({self.name: x}, shrink=huge)]
+    def _run(self, session: Session) -> Run:
+        """Give what runs what queues have carried, uint8 (N,H,W,bytes). It does not hold this: what holds it is held by this."""
+        name, dtype, batch = self.name, self.dtype, self.fixed.batch or 0
+        channels, channels_first = self._channels, self.layout == "NCHW"
+        max_pixels = self._settings.max_batch_pixels
+
+        def run(carried: np.ndarray) -> Sequence[np.ndarray]:
+            count, height, width = carried.shape[:3]
+            axes = (channels, height, width) if channels_first else (height, width, channels)
+            x = np.ascontiguousarray(carried).reshape(-1).view(dtype).reshape(count, *axes)  # (N,C,H,W) or (N,H,W,C)
+            if not x.flags.aligned:  # a part of a body
+                x = x.copy()
+            missing = batch - count
+            if missing > 0:  # as with pixels: filled up with the last image, and dropped again
+                x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
+            huge = math.prod(carried.shape[:3]) > max_pixels
+            return [output[:count] for output in session.run({name: x}, shrink=huge)]
+
+        return run
 
     def tallies(self) -> list[Tally]:
         """What has run since the start."""
         return [queue.tally for queue in (self._tick, self._batcher) if queue is not None]
+
+    def retire(self) -> None:
+        """Let the thread, if there is one, finish what is queued and end; does not block."""
+        self._retired = True
+        if self._batcher is not None:
+            self._batcher.retire()
 
     def stop(self) -> None:
         """Finish what is queued, then end the thread, if there is one; blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,3 +37,17 @@ def order(p: np.ndarray) -> np.ndarray:
         The same shape, int64.
     """
     return (-p).argsort(axis=-1, kind="stable")
+
+
+def rank_batch(
+    outputs: Sequence[np.ndarray], *, place: int, activation: Literal["softmax", "sigmoid", "none"]
+) -> Sequence[np.ndarray]:
+    """Add probabilities (N,K) and their order (N,K) to a batch's outputs.
+
+    Args:
+        outputs: N of each.
+        place: of the scores (N,K) among them.
+        activation: the card's.
+    """
+    p = probabilities(outputs[place], activation)
+    return [*outputs, p, order(p)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from service.runtime import heap
 from service.runtime.admission import Admission
 from service.runtime.batcher import Answer
 from service.runtime.grid import Grid, TooLarge, cut
+from service.runtime.owner import Owner, settle
 from service.runtime.tile_batches import tile_batches
 from service.runtime.tile_course import Course
 from service.runtime.tile_graphs import TileGraphs
@@ -59,7 +59,7 @@ class Limits:
     strip_pixels: int
 
 
-class Tiles:
+class Tiles(Owner[Course]):
     """The queue of one model's large images, and the thread that runs them.
 
     Attributes:
@@ -89,6 +89,7 @@ class Tiles:
             admission: this queue in numbers.
             clock: seconds, that of the deadlines.
         """
+        super().__init__(f"tiles-{name}")
         self.admission = admission
         self.done = self.waiting = 0
         self._load = load
@@ -97,22 +98,6 @@ class Tiles:
         self._limits = limits
         self._name = name
         self._clock = clock
-        self._arrivals: queue.SimpleQueue[Course | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._own, name=f"tiles-{name}", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Let the thread finish what is queued and end; blocks until it has."""
-        self._arrivals.put(None)
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread is there to answer."""
-        return self._thread.is_alive()
 
     def takes(self, height: int, width: int) -> bool:
         """Whether an image is so large that it is to be cut."""
@@ -224,7 +209,7 @@ class Tiles:
             self._report(course)
             return False
         course.close()
-        _settle(course.future, result)
+        settle([(course.future, result)])
         return True
 
     def _run(self, course: Course) -> Generator[None, None, Sequence[np.ndarray]]:
@@ -257,19 +242,3 @@ def _bare(error: ServiceError) -> ServiceError:
     """Cut an error off from the frames it came through: they hold the image, and the error lives on with its request."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
-
-
-def _settle(future: asyncio.Future[Answer], result: Answer | ServiceError) -> None:
-    """Hand a result to the event loop that waits for it; a loop that is gone has nobody waiting."""
-    loop = future.get_loop()
-
-    def deliver() -> None:
-        if future.done():
-            return
-        if isinstance(result, Answer):
-            future.set_result(result)
-        else:
-            future.set_exception(result)
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(deliver)
