@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +58,18 @@ def resolve_provider(requested: Literal["auto", "cpu", "cuda"]) -> Provider:
             )
         return "cuda"
     return "cuda" if available and any(Path(node).exists() for node in _DEVICE_NODES) else "cpu"
+
+
+@cache
+def operator_versions() -> Mapping[tuple[str, str], Sequence[int]]:
+    """Give what operators ONNX Runtime has: by domain (empty: ONNX's own) and name, the opsets that (re)defined them.
+
+    An opset that took an operator away is negative.
+    """
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for schema in ort.capi.onnxruntime_pybind11_state.get_all_operator_schema():
+        found[schema.domain, schema.name].append(-schema.since_version if schema.deprecated else schema.since_version)
+    return dict(found)
 
 
 def _options(provider: Provider, threads: int) -> ort.SessionOptions:
