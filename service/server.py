@@ -11,8 +11,10 @@ import sys
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from service.api.at_once import AtOnce
+from service.api.oip.at_once import InferAtOnce
 from service.api.state import State
 from service.app import create_app
 from service.runtime.repository import Repository, RepositoryError
@@ -76,7 +78,10 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         return 1
     app = create_app(settings, repository)
     # The log's lines are written further in.
-    course = app if settings.access_log else AtOnce(app, settings=settings, known=app.state.asked)
+    course: ASGIApp = app
+    if not settings.access_log:
+        course = InferAtOnce(course, state=app.state.poolserve)
+        course = AtOnce(course, settings=settings, known=app.state.asked)
     config = uvicorn.Config(
         course,
         interface="asgi3",

@@ -54,19 +54,19 @@ class AtOnce:
         coming = Receiving(receive)
         message = coming.message
         if message is None or message.get("more_body") or len(message.get("body", b"")) != form.length:
-            await self.app(scope, _from_the_start(coming, receive), send)
+            await self.app(scope, from_the_start(coming, receive), send)
             return
         try:
             headers, content = worded(await run_at_once(asked, form, form.tick, message["body"], deadline))
         except Exception:  # noqa: BLE001 – it comes again, or it was not the request's fault
-            await self.app(scope, _from_the_start(coming, receive), send)
+            await self.app(scope, from_the_start(coming, receive), send)
             return
         headers.append((HEADER, identify(scope["headers"]).encode("ascii")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
 
-def _from_the_start(coming: Receiving, receive: Receive) -> Receive:
+def from_the_start(coming: Receiving, receive: Receive) -> Receive:
     """Give again what has come, then what comes."""
     first = True
 

@@ -1,15 +1,10 @@
-"""The course of a request to an image model, from its body to its answer's bytes; what a request asks is remembered.
-
-Clients send the same JSON again and again, with other numbers behind it. What was read of it, and what stands before the numbers in
-its answer, are the same then: after the same bytes, numbers of the same form lead to outputs of the same shapes.
-"""
+"""The course of a request to an image model, from its body to its answer's bytes; what a request asks is remembered (known.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -22,40 +17,16 @@ from service.api.intake import read_body as receive_body
 from service.api.numbers import Form, run_numbers
 from service.api.oip import images
 from service.api.oip.headers import Said
+from service.api.oip.known import Known, learn, recall
 from service.api.oip.requests import admit_early, is_quick, limit_s, read_body
 from service.api.state import State
 from service.codecs.oip.request import Input, Request
-from service.codecs.oip.response import Response, write_numbers, write_response
+from service.codecs.oip.response import Response, write_response
 from service.codecs.tensors.dtypes import little_endian
 from service.runtime.batcher import Answer
 from service.runtime.model import Model
 
-_MAX_JSON = 2048
-_MAX_KNOWN = 256
-"""Requests that are remembered of each model, and the bytes of their JSON."""
-
-_SMALL_BODY = 2**20
-"""Bytes of a body that is copied to be remembered by; in a larger one the numbers are what costs."""
-
-_SMALL_ANSWER = 2**14
-"""Bytes of numbers up to which an answer's JSON is remembered, too."""
-
 _NO_PARAMETERS = ModelParameters()
-
-
-@dataclass(slots=True)
-class _Known:
-    """A request without its numbers.
-
-    Attributes:
-        request: as it was read; its inputs hold nothing.
-        form: of its numbers.
-        text: the JSON of its answer; None where that is not yet known, or not the same each time.
-    """
-
-    request: Request
-    form: Form
-    text: bytes | None = None
 
 
 class _Asked(NamedTuple):
@@ -73,7 +44,7 @@ class _Asked(NamedTuple):
     form: Form | None
     numbers: Body
     pictures: Input | None
-    known: _Known | None
+    known: Known | None
 
 
 class Imaging:
@@ -146,7 +117,7 @@ class Imaging:
         Raises:
             ServiceError: whatever is wrong with it.
         """
-        known = self._find(model, said, body)
+        known = recall(model, body, said.header_length) if said.encoding is None else None
         if known is not None:
             numbers = bytes(body[said.header_length :])  # a copy, in which they are aligned
             return _Asked(known.request, known.form, numbers, None, known)
@@ -159,12 +130,13 @@ class Imaging:
     def _worded(self, model: Model, said: Said, body: Body, asked: _Asked, answers: Sequence[Answer]) -> Response:
         request, known = asked.request, asked.known
         if known is not None and known.text is not None:
-            return _from_memory(known.text, request, model, answers)
+            header_length, content = known.answer(model, answers)
+            return Response(header_length, [content])
         response = write_response(model.name, model.version, request, images.outputs_of(model, request, answers))
-        if known is None and asked.form is not None:
-            known = self._learn(model, said, body, request, asked.form)
-        if known is not None and _is_settled(request, response):
-            known.text = bytes(response.buffers[0][: response.header_length])
+        if known is None and asked.form is not None and said.encoding is None:
+            known = learn(model, body, said.header_length, request, asked.form)
+        if known is not None:
+            known.learn_answer(response)
         return response
 
     async def _read(self, body: Body, said: Said) -> Request:
@@ -172,43 +144,3 @@ class Imaging:
         if is_quick(said, len(body)):
             return reading()
         return await asyncio.get_running_loop().run_in_executor(self._state.decoders, reading)
-
-    @staticmethod
-    def _find(model: Model, said: Said, body: Body) -> _Known | None:
-        """Give what is known of a request whose JSON has come before."""
-        length = said.header_length
-        if length is None or length > _MAX_JSON or said.encoding is not None or len(body) > _SMALL_BODY:
-            return None
-        known: _Known | None = model.remembered.get(bytes(body[:length]))
-        if known is None or len(body) - length != known.form.length:
-            return None  # whatever is wrong with it, the reader says it
-        return known
-
-    @staticmethod
-    def _learn(model: Model, said: Said, body: Body, request: Request, form: Form) -> _Known | None:
-        """Remember a request whose numbers are all that is behind its JSON."""
-        length = said.header_length
-        if not length or length > _MAX_JSON or said.encoding is not None or len(body) - length != form.length:
-            return None
-        known = model.remembered[bytes(body[:length])] = _Known(request._replace(inputs={}), form)
-        if len(model.remembered) > _MAX_KNOWN:
-            model.remembered.popitem(last=False)
-        return known
-
-
-def _is_settled(request: Request, response: Response) -> bool:
-    """Whether the same request always has the same JSON in its answer: all of its outputs are numbers, behind it."""
-    length = response.header_length
-    if length is None or len(response.buffers) > 1 or len(response.buffers[0]) - length > _SMALL_ANSWER:
-        return False
-    if request.outputs is None:
-        return request.binary
-    return all(wanted.binary and not wanted.classes for wanted in request.outputs)
-
-
-def _from_memory(text: bytes, request: Request, model: Model, answers: Sequence[Answer]) -> Response:
-    """Write an answer whose JSON is known."""
-    parts: list[bytes | memoryview] = [text]
-    for name in images.wanted_names(model, request):
-        parts += [write_numbers(images.output_of(model, name, answer)) for answer in answers]
-    return Response(len(text), [b"".join(parts)])

@@ -33,19 +33,20 @@ from service.runtime.pooling.prepared import Pooled
 from service.runtime.pooling.sessions import NotBuilt
 from service.runtime.statistics import Statistics
 
-_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+"""Of inference: a model's name, and its version where one is given."""
 
 _SMALL_WORK = 50_000
 """Cells that are pooled on the event loop, as at /v1/pool."""
 
-_WORTH = 256
+WORTH = 256
 """Bytes of an answer from which on it is compressed: below it there is nothing to gain."""
 
 _QUICK = 2**16
 """Bytes that are compressed on the event loop."""
 
 _JSON = (b"content-type", b"application/json")
-_BINARY = (b"content-type", b"application/octet-stream")
+BINARY = (b"content-type", b"application/octet-stream")
 
 
 class Infer:
@@ -67,7 +68,7 @@ class Infer:
         """Serve one ASGI connection."""
         asked = None
         if scope["type"] == "http" and scope["method"] == "POST":
-            asked = _PATH.fullmatch(scope["path"])
+            asked = PATH.fullmatch(scope["path"])
         if asked is None:
             await self.app(scope, receive, send)
             return
@@ -170,10 +171,10 @@ class Infer:
         """Give an answer's headers and buffers, compressed as the caller likes it."""
         header_length, buffers = response
         length = sum(map(len, buffers))
-        headers = [timing, _JSON if header_length is None else _BINARY]
+        headers = [timing, _JSON if header_length is None else BINARY]
         if header_length is not None:
             headers.append((HEADER_LENGTH, b"%d" % header_length))
-        encoding = choose_encoding(said.accept_encoding) if said.accept_encoding and length >= _WORTH else None
+        encoding = choose_encoding(said.accept_encoding) if said.accept_encoding and length >= WORTH else None
         if encoding is not None:
             working = partial(compress, b"".join(buffers), encoding)
             loop = asyncio.get_running_loop()
