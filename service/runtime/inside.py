@@ -26,13 +26,13 @@ def find_inside(folder: Path, path: Path) -> Path:
     Raises:
         BrokenModel: it leaves the folder, is not there, or is no regular file.
     """
-    name = path.relative_to(folder).as_posix()
+    name = path.relative_to(folder).as_posix()[:256]
     try:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode
     except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError
         said = error.strerror if isinstance(error, OSError) and error.strerror else "its links go in a circle"
-        what = "a link" if path.is_symlink() else "a file"
+        what = "a link" if os.path.islink(path) else "a file"  # noqa: PTH114 - it takes names that are too long
         raise BrokenModel(f"{name}: expected a file, got {what} that cannot be read: {said}", path) from error
     if not real.is_relative_to(folder.resolve()):
         raise BrokenModel(f"{name}: expected a file in its model's folder, got a link that leaves it", path)

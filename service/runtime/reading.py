@@ -86,8 +86,8 @@ def _read_card(path: Path) -> ModelCard | None:
 
 def _innermost(error: BaseException) -> str:
     """Give what was wrong in the first place: errors around it repeat what was read."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"[:300]
