@@ -50,7 +50,7 @@ optimization { execution_accelerators { gpu_execution_accelerator : [ {
 } ] } }
 parameters { key: "session.intra_op_thread_pool_size" value: { string_value: "1" } }
 model_warmup [ { name : "warm" inputs { key: "input" value: { data_type: TYPE_FP32 dims: [3, 64, 64] zero_data: true } } } ]
-a_field_of_next_year: { of: [ 1.5e3, "a\\"b", -7 ] ; [a.b/c.d]: <> }
+a_field_of_next_year: { of: [ 1.5e3, "a\\"b", -7 ] ; [type.example.com/c.d]: <> }
 """
 
 LABELS = ("ant", "bee", "cat", "dog", "elk")

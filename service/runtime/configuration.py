@@ -35,6 +35,13 @@ _TYPES = [
 # fmt: on
 _FORMATS = ["FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW"]
 
+_LIST_OF_MESSAGES = re.compile(
+    r"""(?P<other>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*)  # what is quoted, comments
+    |(?P<name>\b[A-Za-z_]\w*)\s?(?P<rest>\s*\[)(?=(?:\s|\#[^\n]*)*[{<\]])""",
+    re.VERBOSE,
+)
+"""A field's name, no colon, and a list: `instance_group [ { … } ]`, as Triton's documentation writes it."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -95,10 +102,13 @@ def read_configuration(folder: Path) -> Configuration | None:
     if data is None:
         return None
     try:
-        message = text_format.Parse(data.decode(), _message_class()(), allow_unknown_field=True)
+        message = text_format.Parse(_with_colons(data.decode()), _message_class()(), allow_unknown_field=True)
     except text_format.ParseError as error:
-        where = f"{FILE_NAME}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
-        said = re.sub(r"^[0-9]+:[0-9]+ : ", "", str(error))[:300]
+        line, column = error.GetLine(), error.GetColumn()  # none, where a field is passed over
+        where = FILE_NAME if line is None else f"{FILE_NAME}:{line}:{column}"
+        said = re.sub(r"^[0-9]+:[0-9]+ : ", "", str(error)).rpartition("': ")[2][
+            :200
+        ]  # without the line that it is about
         raise BrokenModel(f"{where}: not a readable configuration: {said}", path) from error
     except UnicodeDecodeError as error:
         before = data[: error.start]
@@ -107,6 +117,11 @@ def read_configuration(folder: Path) -> Configuration | None:
     except RecursionError as error:
         raise BrokenModel(f"{FILE_NAME}: nested too deeply", path) from error
     return _checked(message, folder, FILE_NAME)
+
+
+def _with_colons(text: str) -> str:
+    """Put a colon before every list of messages: without one protobuf's reader passes over no list that it does not know."""
+    return _LIST_OF_MESSAGES.sub(lambda found: found["other"] or f"{found['name']}:{found['rest']}", text)
 
 
 def configuration_of_json(text: str, folder: Path) -> Configuration:

@@ -44,6 +44,7 @@ def describe(graph: ir.Model, configuration: Configuration) -> ModelCard:
     labelled = [output for output in configuration.outputs if output.label_filename]
     chosen = next(iter([*labelled, *configuration.outputs]), None)
     output = next(value for value in graph.graph.outputs if chosen is None or value.name == chosen.name)
+    name = str(output.name)
     activation = "none" if _is_probability(output) else "softmax"
     classes = _flattened(graph, output)
     if classes is None and chosen is not None and min(chosen.dims, default=-1) > 0:
@@ -60,7 +61,7 @@ def describe(graph: ir.Model, configuration: Configuration) -> ModelCard:
         labels=labels,
         preprocessing=preprocessing,
         input=configuration.inputs[0].name if configuration.inputs else None,
-        output=output.name,
+        output=name,
         activation=activation,
     )
 
