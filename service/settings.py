@@ -8,11 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -30,7 +29,29 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; the container sets 0.0.0.0.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose a free one.")
-    models: Path = Field(Path("models"), description="Folder of the model repository: <name>/<version>/model.onnx.")
+    models: Annotated[str, BeforeValidator(str)] = Field(
+        "models",
+        min_length=1,
+        description="The model repository: a folder, or a URL such as s3://bucket/models; in it <name>/<version>/model.onnx.",
+    )
+    model_control: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="When what is served changes. none: it is settled at start. poll: when files change. explicit: when /v2 says so.",
+    )
+    poll_s: float = Field(
+        15.0,
+        gt=0,
+        le=86_400,
+        description="How often poll looks; a version is loaded when two looks have seen the same files.",
+    )
+    version_policy: str = Field(
+        "latest",
+        pattern=r"^(latest(:[1-9][0-9]{0,8})?|all|specific:[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*)$",
+        description="Versions that are served: latest, latest:<count>, all, specific:<version>,…; a config.pbtxt may say otherwise.",
+    )
+    load_models: str = Field(
+        "", description="With explicit: models loaded at start, as in digits,digits-gap; * is all of them."
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where models run. auto: CUDA if a device is there, else CPU. cuda: CUDA or do not start."
     )
@@ -163,7 +184,7 @@ def bounds(field: FieldInfo) -> str:
         return f"{low} … {high}"
     if field.annotation is bool:
         return "true | false"
-    return "path" if field.annotation is Path else "text"
+    return "text"
 
 
 def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -189,6 +210,10 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
         raise SettingsError("\n".join(problems)) from None
     if settings.workers > 1 and settings.port == 0:
         problems.append("port: must be chosen where workers share it, got 0")
+    if settings.workers > 1 and settings.model_control == "explicit":
+        problems.append("workers: expected 1 with model_control=explicit, as a request to load reaches one process")
+    if settings.load_models and settings.model_control != "explicit":
+        problems.append("load_models: only with model_control=explicit; otherwise all are loaded")
     if problems:
         raise SettingsError("\n".join(problems))
     return settings

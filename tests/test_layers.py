@@ -112,7 +112,10 @@ LAYERS = {
         ["features"],
         ["own_input", "descriptor", "activation"],
         ["model"],
+        ["succession"],
+        ["loader"],
         ["repository"],
+        ["control"],
     ],
     "service.runtime.pooling": [
         ["sessions", "layout", "kinds", "feeds", "sums"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -12,17 +13,18 @@ from service.api.documents import error_responses
 from service.api.state import State, get_state
 from service.errors import InvalidParameter, ModelNotFound
 from service.runtime.model import Model
+from service.runtime.repository import Standing
 
 router = APIRouter(tags=["models"])
 
 
 class ModelPage(BaseModel):
-    """One loaded model."""
+    """One version of one model."""
 
     name: str
     version: str
-    state: Literal["ready", "broken"]
-    reason: str | None = Field(None, description="Why it is not served; the server's log has the detail.")
+    state: Literal["ready", "loading", "unloading", "broken"]
+    reason: str | None = Field(None, description="Why it is not served, or why it is not what its files are now.")
     provider: str | None = Field(None, description="Execution provider that really runs it.", examples=["cpu"])
     device: str | None = Field(None, examples=["cpu", "cuda:0"])
     classes: int | None = None
@@ -52,7 +54,7 @@ class ModelPage(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Every model of the repository."""
+    """Every version of every model, by name, in the order of their numbers."""
 
     models: list[ModelPage]
 
@@ -63,7 +65,20 @@ class NoParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class VersionParameter(NoParameters):
+    """Which version."""
+
+    version: str | None = Field(None, description="By default the highest that is served.", examples=["1"])
+
+
 Nothing = Annotated[NoParameters, Query()]
+
+
+_STATES: Mapping[str, Literal["loading", "unloading", "broken"]] = {
+    "LOADING": "loading",
+    "UNLOADING": "unloading",
+    "UNAVAILABLE": "broken",
+}
 
 
 def _page(model: Model) -> ModelPage:
@@ -91,17 +106,23 @@ def _page(model: Model) -> ModelPage:
 
 @router.get("/v1/models", summary="List the models", responses=error_responses(InvalidParameter))
 async def list_models(state: Annotated[State, Depends(get_state)], nothing: Nothing) -> ModelList:
-    """Every model with its card: labels, head, preprocessing; and the device it really runs on."""
-    repository = state.repository
-    broken = [
-        ModelPage(name=name, version="", state="broken", reason="could not be loaded") for name in repository.broken
-    ]
-    return ModelList(models=[*map(_page, repository.models.values()), *broken])
+    """Every version with its card: labels, head, preprocessing; and the device it really runs on."""
+    return ModelList(models=[_standing(state, row) for row in state.repository.standings()])
+
+
+def _standing(state: State, row: Standing) -> ModelPage:
+    if row.state == "READY":
+        page = _page(state.repository.find(row.name, row.version))
+        page.reason = row.reason or None
+        return page
+    return ModelPage(name=row.name, version=row.version or "", state=_STATES[row.state], reason=row.reason or None)
 
 
 @router.get(
     "/v1/models/{name}", summary="Look at one model", responses=error_responses(InvalidParameter, ModelNotFound)
 )
-async def show_model(name: str, state: Annotated[State, Depends(get_state)], nothing: Nothing) -> ModelPage:
+async def show_model(
+    name: str, state: Annotated[State, Depends(get_state)], which: Annotated[VersionParameter, Query()]
+) -> ModelPage:
     """One model's page."""
-    return _page(state.repository.find(name, None))
+    return _page(state.repository.find(name, which.version))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from service.runtime.admission import Admission
+from service.runtime.control import Control
 from service.runtime.pooling.pooler import Pooler
 from service.runtime.repository import Repository
 from service.runtime.statistics import Statistics
@@ -25,6 +26,7 @@ class State:
     Attributes:
         settings: checked.
         repository: loaded and warm.
+        control: what changes it.
         draining: SIGTERM has come: ready says 503, answers go on.
         decoders: threads that decode images; decoding releases the GIL.
         pooler: runs the operators, where the models run.
@@ -36,6 +38,7 @@ class State:
     settings: Settings
     repository: Repository
     draining: bool = False
+    control: Control = field(init=False)
     decoders: ThreadPoolExecutor = field(init=False)
     pooler: Pooler = field(init=False)
     pool_admission: Admission = field(init=False)
@@ -43,6 +46,7 @@ class State:
     poolers: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.control = Control(self.settings, self.repository)
         cores = len(os.sched_getaffinity(0))
         self.decoders = ThreadPoolExecutor(self.settings.decode_threads or cores, thread_name_prefix="decode")
         self.pooler = Pooler(self.settings, self.repository.provider)
@@ -52,8 +56,8 @@ class State:
 
     @property
     def ready(self) -> bool:
-        """Whether new requests are welcome: not leaving, and every model has its thread."""
-        return not self.draining and all(model.alive for model in self.repository.models.values())
+        """Whether new requests are welcome: not leaving, and every version that is served has its thread."""
+        return not self.draining and all(model.alive for model in self.repository.served)
 
 
 async def get_state(request: Request) -> State:

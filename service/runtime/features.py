@@ -286,10 +286,11 @@ class Features:
         except Exception as error:  # noqa: BLE001  # of ONNX Runtime, without a root of their own: descriptors need no head
             log.warning("model %s: its head does not take a map of 1×1: %s", self._name, error)
             only_whole = "as one with a layer behind a flattened map of a fixed size"
+        most = fixed.batch or self._source.max_batch
         batcher = Batcher(
             network.run,
             name=f"{self._name}/features",
-            grouping=Grouping(None, max_pixels=settings.max_batch_pixels, max_images=fixed.batch),
+            grouping=Grouping(None, max_pixels=settings.max_batch_pixels, max_images=most),
             max_waiting=settings.max_queue * settings.max_images,
         )
         grid, weighted = Grid(cut.channels, cut.rows, cut.columns), cut.weighted

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +20,17 @@ from service.codecs.rows import Rows
 from service.errors import InvalidImage
 from service.runtime.admission import WORK_PER_IMAGE, Admission
 from service.runtime.batcher import Answer, Batcher
+from service.runtime.broken import BrokenModel
 from service.runtime.canvas import Tally
+from service.runtime.configuration import Configuration
 from service.runtime.deadline import answered_by
 from service.runtime.features import Features
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness, may_be_short, measure_shortness
 from service.runtime.network import Network
 from service.runtime.own_input import OwnInput
+from service.runtime.owner import Retiring, retire_all
 from service.runtime.ranking import order, probabilities, rank_batch
-from service.runtime.reading import BrokenModel
 from service.runtime.session import Provider, Session
 from service.runtime.source import Source
 from service.runtime.statistics import Statistics
@@ -51,6 +53,7 @@ class Model:
         name: in the repository.
         version: a number, as text.
         card: what it says of itself.
+        configuration: what its config.pbtxt says; None where it has none.
         geometry: sizes that its graph fixes.
         trunk: how its features lie in the image; None where the compiler could not follow its graph.
         min_height: smallest image in pixels, by the card and by the graph.
@@ -70,23 +73,32 @@ class Model:
         remembered: what endpoints keep of requests to it; it goes when the model goes.
         features: what its head pools, and the head by itself.
         tiles: the queue of images that are too large for one canvas; None where it cannot tile.
-        fingerprint: of the files that it was loaded from, where somebody looks for changes.
+        fingerprint: of the files that it was loaded from, for whoever looks for changes.
 
-    It has no end that is called: its threads finish what they have and end when nobody holds it any more. Who found it before
-    another version took its place is answered by it, however late he comes to the queue. So nothing that it holds may hold it.
+    Its threads end when nobody holds it any more, so that who found it before another version did is answered, however late he
+    comes to the queue. So nothing that it holds may hold it.
     """
 
     fingerprint: Hashable = None
 
-    def __init__(self, name: str, version: str, path: Path, settings: Settings, provider: Provider) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        path: Path,
+        settings: Settings,
+        provider: Provider,
+        *,
+        configuration: Configuration | None = None,
+    ) -> None:
         """Load, compile, build the sessions, warm them up, measure them.
 
         Raises:
             BrokenModel: the file cannot be read, or its graph does not fit its card, or it fails its warm-up.
             ProviderError: it would not run where it must.
         """
-        self.name, self.version = name, version
-        source = Source(path)
+        self.name, self.version, self.configuration = name, version, configuration
+        source = Source(path, configuration)
         graph, self.card = source.read()
         try:
             self.own_input = OwnInput(source, graph, self.card, settings, provider, name=f"{name}/{version}")
@@ -97,8 +109,9 @@ class Model:
             names = list(self.network.outputs)
             self.embedding_place = names.index(self.card.embedding) if self.card.embedding in names else None
         except ValueError as error:  # FrontError is one
-            raise BrokenModel(f"{path}: {error}") from error
+            raise BrokenModel(str(error), path) from error
         self.geometry: Geometry = self.network.fixed
+        self._max_batch = self.geometry.batch or source.max_batch
         self.trunk: TrunkGeometry | None = plan.geometry
         self.min_height = max(self.card.min_height, self.trunk.min_height if self.trunk else 1)
         self.min_width = max(self.card.min_width, self.trunk.min_width if self.trunk else 1)
@@ -115,8 +128,8 @@ class Model:
         self.tiles = self._tile_queue(plan, settings, provider, rate)
         self.tiled = plan.tiled is not None
         self.tiled_reasons = tuple(str(obstacle) for obstacle in plan.tiled_obstacles)
-        queues = (self._batcher, self.own_input, self.features, *([] if self.tiles is None else [self.tiles]))
-        weakref.finalize(self, _retire, queues).atexit = False
+        queues: list[Retiring] = [self._batcher, self.own_input, self.features, *([self.tiles] if self.tiles else [])]
+        weakref.finalize(self, retire_all, queues).atexit = False
 
     def _find_output(self) -> int:
         names = list(self.network.outputs)
@@ -132,16 +145,16 @@ class Model:
         try:
             outputs, elapsed_s = first_runs(self.network, height, width)
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
-            raise BrokenModel(f"{path}: its warm-up on {height}×{width} pixels failed: {error}") from error
+            raise BrokenModel(f"its warm-up on {height}×{width} pixels failed: {error}", path) from error
         self._warm_size = height, width
         output, images = outputs[self.scores_place], self.geometry.batch or 1
         if output.ndim != 2 or len(output) != images:
             raise BrokenModel(
-                f"{path}: expected scores (N,K), output {self.network.outputs[self.scores_place]!r} is {output.shape}"
+                f"expected scores (N,K), output {self.network.outputs[self.scores_place]!r} is {output.shape}", path
             )
         self.classes = output.shape[1]
         if self.card.labels and len(self.card.labels) != self.classes:
-            raise BrokenModel(f"{path}: the card has {len(self.card.labels)} labels, the output {self.classes} classes")
+            raise BrokenModel(f"the card has {len(self.card.labels)} labels, the output {self.classes} classes", path)
         return images * (height * width + WORK_PER_IMAGE) / elapsed_s
 
     def _queue(self, plan: Plan, settings: Settings) -> Batcher:
@@ -153,7 +166,7 @@ class Model:
         return Batcher(
             self.network.run,
             name=f"{self.name}/{self.version}",
-            grouping=Grouping(costs, max_pixels=settings.max_batch_pixels, max_images=self.geometry.batch),
+            grouping=Grouping(costs, max_pixels=settings.max_batch_pixels, max_images=self._max_batch),
             run_ragged=self.network.run_ragged,
             max_waiting=settings.max_queue * settings.max_images,  # admission lets no more in
         )
@@ -186,7 +199,7 @@ class Model:
             lambda pixels: ranked(network.run(pixels)),
             name=f"{self.name}/{self.version}",
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
-            max_batch=self.geometry.batch,
+            max_batch=self._max_batch,
             max_waiting=settings.max_queue * settings.max_images,
         )
         self.own_input.run_at_once(short, ranked)
@@ -285,13 +298,3 @@ class Model:
             return answer.outputs[-2], answer.outputs[-1]
         p = probabilities(self.scores(answer), self.card.activation)
         return p, order(p)
-
-
-class _Queue(Protocol):
-    def retire(self) -> None: ...
-
-
-def _retire(queues: Sequence[_Queue]) -> None:
-    """Let threads end; called when their model is gone, by whichever thread held it last."""
-    for queue in queues:
-        queue.retire()

@@ -112,7 +112,7 @@ class OwnInput:
             lambda carried: finish(run(carried)),
             name=self._model,
             cost=lambda shape: short.image_s(shape[0] * shape[1]),
-            max_batch=self.fixed.batch,
+            max_batch=self.fixed.batch or self._source.max_batch,
             max_waiting=self._settings.max_queue * self._settings.max_images,
         )
 
@@ -155,7 +155,11 @@ class OwnInput:
         batcher = Batcher(
             self._run(session),
             name=f"{self._model}/own",
-            grouping=Grouping(None, max_pixels=self._settings.max_batch_pixels, max_images=self.fixed.batch),
+            grouping=Grouping(
+                None,
+                max_pixels=self._settings.max_batch_pixels,
+                max_images=self.fixed.batch or self._source.max_batch,
+            ),
             max_waiting=self._settings.max_queue * self._settings.max_images,
         )
         if self._retired:  # while it was made, and nobody waits for it any more

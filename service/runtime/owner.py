@@ -7,7 +7,7 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.errors import ServiceError
 
@@ -65,3 +65,16 @@ def settle(results: Sequence[tuple[asyncio.Future[R], R | ServiceError]]) -> Non
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(deliver)
+
+
+class Retiring(Protocol):
+    """What has threads that are to end when they have nothing to do."""
+
+    def retire(self) -> None:
+        """Say so; does not block."""
+
+
+def retire_all(queues: Sequence[Retiring]) -> None:
+    """Let threads end; called when their model is gone, by whichever thread held it last."""
+    for each in queues:
+        each.retire()

@@ -7,19 +7,27 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphs.card import ModelCard
+from service.runtime.configuration import Configuration
 from service.runtime.reading import read_model, state_of
 
 
 class Source:
-    """The files of one version of one model."""
+    """The files of one version of one model.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: of the ONNX file.
+        max_batch: images of one run at most, where the configuration says so.
+    """
+
+    def __init__(self, path: Path, configuration: Configuration | None = None) -> None:
         """Note what they are like now.
 
         Args:
             path: of the ONNX file.
+            configuration: of the model, for what the file does not say.
         """
-        self.path = path
+        self.path, self._configuration = path, configuration
+        self.max_batch = (configuration.max_batch_size if configuration else 0) or None
         self._state = state_of(path)
 
     def read(self) -> tuple[ir.Model, ModelCard]:
@@ -31,4 +39,4 @@ class Source:
         """
         if state_of(self.path) != self._state:
             raise ValueError(f"{self.path}: its files have changed since the model was loaded; restart to serve them")
-        return read_model(self.path)
+        return read_model(self.path, self._configuration)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from service.settings import PREFIX, Settings, SettingsError, bounds, load_settings, settings_table
@@ -65,4 +63,4 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
     assert PREFIX == "POOLSERVE_"
-    assert Settings().models == Path("models")
+    assert Settings().models == "models"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -13,6 +14,7 @@ from service.api.oip.served import Served, find
 from service.api.oip.signatures import Signature, inputs_of, outputs_of
 from service.api.state import State, get_state
 from service.errors import ModelNotFound
+from service.runtime.configuration import Configuration
 
 router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -37,7 +39,7 @@ class OutputConfiguration(BaseModel):
     name: str
     data_type: str = Field(examples=["TYPE_FP32"])
     dims: list[int]
-    label_filename: str = Field(description="Empty: the labels are in the model's card, at /v1/models.")
+    label_filename: str = Field(description="Of its config.pbtxt; all labels are in the model's card, at /v1/models.")
 
 
 class InstanceGroup(BaseModel):
@@ -76,6 +78,14 @@ def _dims(signature: Signature) -> list[int]:
 def _configuration(state: State, served: Served) -> ModelConfiguration:
     device = "cpu" if state.repository.provider == "cpu" else "gpu"
     inputs, outputs = inputs_of(served), outputs_of(served)
+    model = served.model
+    configuration = (model.configuration if model else None) or Configuration(Path(served.name))
+    most = min(configuration.max_batch_size or state.settings.max_images, state.settings.max_images) if model else 0
+    labels = {}
+    if model is not None:
+        own = {tensor.name: tensor.label_filename for tensor in configuration.outputs}
+        scores = own.get(model.network.outputs[model.scores_place], "")
+        labels = {"logits": scores, "probabilities": scores}
     group = InstanceGroup(
         name=f"{served.name}_0",
         kind="KIND_CPU" if device == "cpu" else "KIND_GPU",
@@ -86,8 +96,8 @@ def _configuration(state: State, served: Served) -> ModelConfiguration:
         name=served.name,
         platform="onnxruntime_onnx",
         backend="onnxruntime",
-        version_policy={"latest": {"num_versions": 1}},
-        max_batch_size=state.settings.max_images if served.model else 0,
+        version_policy=state.repository.policy(served.name).document(),
+        max_batch_size=most,
         input=[
             InputConfiguration(
                 name=one.name,
@@ -99,12 +109,14 @@ def _configuration(state: State, served: Served) -> ModelConfiguration:
             for one in inputs
         ],
         output=[
-            OutputConfiguration(name=one.name, data_type=_type(one), dims=_dims(one), label_filename="")
+            OutputConfiguration(
+                name=one.name, data_type=_type(one), dims=_dims(one), label_filename=labels.get(one.name, "")
+            )
             for one in outputs
         ],
         instance_group=[group],
         dynamic_batching={"preferred_batch_size": [], "max_queue_delay_microseconds": 0} if served.model else {},
-        default_model_filename="model.onnx" if served.model else "",
+        default_model_filename=configuration.file_name if served.model else "",
         parameters={},
     )
 

@@ -59,10 +59,11 @@ def _tensors(signatures: list[Signature]) -> list[TensorMetadata]:
     return [TensorMetadata(name=one.name, datatype=one.datatype, shape=list(one.shape)) for one in signatures]
 
 
-def _metadata(served: Served) -> ModelMetadata:
+def _metadata(state: State, served: Served) -> ModelMetadata:
+    versions = state.repository.versions.get(served.name, {served.version: None})
     return ModelMetadata(
         name=served.name,
-        versions=[served.version],
+        versions=sorted(versions, key=int),
         platform="onnxruntime_onnx",
         inputs=_tensors(inputs_of(served)),
         outputs=_tensors(outputs_of(served)),
@@ -78,13 +79,13 @@ def _ready(state: State, served: Served) -> ModelReady:
 @router.get("/v2/models/{name}", summary="A model's inputs and outputs", responses=_FOUND)
 async def model_metadata(name: str, state: Annotated[State, Depends(get_state)]) -> ModelMetadata:
     """Names, datatypes and shapes."""
-    return _metadata(find(state, name, None))
+    return _metadata(state, find(state, name, None))
 
 
 @router.get("/v2/models/{name}/versions/{version}", summary="A version's inputs and outputs", responses=_FOUND)
 async def version_metadata(name: str, version: str, state: Annotated[State, Depends(get_state)]) -> ModelMetadata:
     """Names, datatypes and shapes."""
-    return _metadata(find(state, name, version))
+    return _metadata(state, find(state, name, version))
 
 
 @router.get("/v2/models/{name}/ready", summary="Is a model ready?", responses=_FOUND | error_responses(NotReady))

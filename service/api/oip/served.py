@@ -33,8 +33,8 @@ class Served(NamedTuple):
 
 
 def all_served(state: State) -> list[Served]:
-    """List everything that is served."""
-    models = [Served(model.name, model.version, model.statistics, model) for model in state.repository.models.values()]
+    """List everything that is served: of a model its highest version first, the operators last."""
+    models = [Served(model.name, model.version, model.statistics, model) for model in state.repository.served]
     return [*models, Served(pooling.NAME, pooling.VERSION, state.pool_statistics, None)]
 
 

@@ -77,4 +77,4 @@ async def server_ready(state: Annotated[State, Depends(get_state)]) -> Ready:
 @router.get("/v2/models", summary="Names of the models")
 async def list_names(state: Annotated[State, Depends(get_state)]) -> ModelNames:
     """Every model that is served, `pool` among them."""
-    return ModelNames(models=[served.name for served in all_served(state)])
+    return ModelNames(models=list(dict.fromkeys(served.name for served in all_served(state))))

@@ -48,7 +48,7 @@ def test_batches_and_their_pixels_are_counted(client: TestClient, rng: np.random
             (sample.name, sample.labels.get("kind", "") + sample.labels.get("use", "")): sample.value
             for family in text_string_to_metric_families(client.get("/metrics").text)
             for sample in family.samples
-            if sample.labels.get("model") == "colour" and "tiles" not in sample.name
+            if sample.labels.get("model") == "colour" and ("batches" in sample.name or "pixels" in sample.name)
         }
 
     assert counted() == {

@@ -80,10 +80,12 @@ def test_index_lists_what_is_broken(make_client: MakeClient, tmp_path: Path) -> 
     (tmp_path / "bad" / "1" / "model.onnx").write_bytes(b"junk")
     client = make_client(models=tmp_path, skip_broken_models=True)
     index = client.post("/v2/repository/index").json()
-    assert index[0] == {"name": "good", "version": "4", "state": "READY", "reason": ""}
-    assert index[-1]["name"] == "bad"
-    assert index[-1]["state"] == "UNAVAILABLE"
-    assert "version" not in index[-1]
+    bad, good, pool = index
+    assert good == {"name": "good", "version": "4", "state": "READY", "reason": ""}
+    assert (bad["name"], bad["version"], bad["state"]) == ("bad", "1", "UNAVAILABLE")
+    assert bad["reason"].startswith("model.onnx: not a readable ONNX file")
+    assert str(tmp_path) not in bad["reason"]
+    assert pool == {"name": "pool", "version": "1", "state": "READY", "reason": ""}
     assert {entry["name"] for entry in client.post("/v2/repository/index", json={"ready": True}).json()} == {
         "good",
         "pool",
