@@ -80,7 +80,7 @@ class Mirror:
             ) from error
         except Exception as error:  # each file system has its own
             raise RemoteError(f"{self._shown}: expected a URL that fsspec knows: {error}") from error
-        self._path = str(path).rstrip("/")
+        self._path = str(path).rstrip("/") or str(path)[:1]  # of a store's root
         self._root = Path(tempfile.mkdtemp(prefix="poolserve-"))
         self.folder = self._root / "models"
         self._staging = self._root / "staging"
