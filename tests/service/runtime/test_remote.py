@@ -299,7 +299,7 @@ def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really = builtins.__import__
 
     def none(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.split(".")[0] == package:
+        if name.partition(".")[0] == package:
             raise ModuleNotFoundError(f"No module named {package!r}")
         return really(name, *arguments, **options)
 
