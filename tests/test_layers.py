@@ -105,7 +105,7 @@ LAYERS = {
             "deadline",
         ],
         ["admission", "partition", "shapes", "network", "pooling", "tile_batches", "tile_graphs", "source"],
-        ["grouping", "stopwatch", "handover"],
+        ["grouping", "lanes", "stopwatch", "handover", "crew"],
         ["batcher", "statistics", "warmup"],
         ["tick", "tile_course"],
         ["tiles", "mosaic"],

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from service.errors import DeadlineExceeded, InternalError, Overloaded, ServiceError
-from service.runtime.canvas import Easel, Tally
+from service.runtime.canvas import Tally, total
 from service.runtime.choice import Choice
 from service.runtime.grouping import WINDOW, Grouping
+from service.runtime.lanes import Lane, Lanes, RaggedRun, Run
 from service.runtime.owner import Owner, settle
 
 log = logging.getLogger(__name__)
-
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
-"""Pixels uint8 (N,H,W,C) in; the outputs, each with N as its first axis, out."""
-
-RaggedRun = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
-"""The same of a canvas and its extents int64 (N,4) (canvas.py)."""
 
 
 class Answer(NamedTuple):
@@ -57,12 +53,11 @@ class Entry:
     queued_at: float = field(default_factory=time.monotonic)
 
 
-class Batcher(Owner[Entry]):
-    """A queue before one session, and the thread that owns it.
+_Batch = tuple[list[Entry], Choice]
 
-    Attributes:
-        tally: what has run.
-    """
+
+class Batcher(Owner[Entry]):
+    """A queue before one session, and the thread that owns it."""
 
     def __init__(
         self,
@@ -71,6 +66,7 @@ class Batcher(Owner[Entry]):
         name: str,
         grouping: Grouping,
         run_ragged: RaggedRun | None = None,
+        lanes: Lanes | None = None,
         max_waiting: int | None = None,
     ) -> None:
         """Prepare; `start` begins.
@@ -79,19 +75,24 @@ class Batcher(Owner[Entry]):
             run: runs one batch of equal sizes; called from the owner thread only.
             name: of the model, for the thread and the log.
             grouping: chooses batches.
-            run_ragged: runs one batch of different sizes; must be there where the grouping chooses such.
+            run_ragged: runs one batch of different sizes; must be there where the grouping chooses such, or in the lanes.
+            lanes: for batches of small images, as soon as there are two of them, and for those of different sizes.
             max_waiting: images in the queue; None is no limit.
         """
         super().__init__(f"session-{name}")
-        self.tally = Tally()
-        self._run = run
-        self._run_ragged = run_ragged
+        self._lane = Lane(run, run_ragged)
+        self._lanes = lanes
+        self._counting = threading.Lock()
         self._name = name
         self._grouping = grouping
         self._max_waiting = max_waiting
-        self._easel = Easel()
         self._pending: list[Entry] = []  # the owner thread's
         self._planned = 0  # images that are taken out of it and have not begun
+
+    @property
+    def tally(self) -> Tally:
+        """What has run."""
+        return total([self._lane.tally, *([lane.tally for lane in self._lanes.lanes] if self._lanes else ())])
 
     async def submit(self, image: np.ndarray, deadline: float) -> Answer:
         """Queue one image and wait for its answer.
@@ -127,8 +128,9 @@ class Batcher(Owner[Entry]):
                 open_ = self._arrive(self._arrivals.get())
             self._drop()
             if pending:
-                for batch, choice in self._plan():
-                    self._run_batch(batch, choice)
+                self._run_all(self._plan())
+        if self._lanes is not None:
+            self._lanes.stop()
 
     def _arrive(self, entry: Entry | None) -> bool:
         if entry is None:
@@ -148,7 +150,7 @@ class Batcher(Owner[Entry]):
                 kept.append(entry)
         self._pending[:seen] = kept
 
-    def _plan(self) -> list[tuple[list[Entry], Choice]]:
+    def _plan(self) -> list[_Batch]:
         """Take the next batches out of the queue."""
         window = self._pending[:WINDOW]
         try:
@@ -161,21 +163,34 @@ class Batcher(Owner[Entry]):
         self._planned = len(chosen)
         return [([window[member] for member in choice.members], choice) for choice in choices]
 
-    def _run_batch(self, batch: list[Entry], choice: Choice) -> None:
+    def _run_all(self, batches: list[_Batch]) -> None:
+        """Run small ones side by side, a core each, and others with all cores, one after the other."""
+        rest = batches
+        if self._lanes is not None:
+            small = [batch for batch in batches if self._lanes.suit(batch[1])]
+            if len(small) > 1 or any(choice.ragged for _, choice in small):
+                self._lanes.run(self._run_batch, small)
+                rest = [batch for batch in batches if not self._lanes.suit(batch[1])]
+        for batch in rest:
+            self._run_batch(batch, self._lane)
+
+    def _run_batch(self, planned: _Batch, lane: Lane) -> None:
         """Run who is still there."""
-        self._planned -= len(batch)
+        batch, choice = planned
+        with self._counting:
+            self._planned -= len(batch)
         here = [entry for entry in batch if _is_here(entry)]
         if len(here) < len(batch) and not self._grouping.keeps_shapes:  # else places stay empty
             ragged = choice.ragged and len(here) > 1
             size = choice.shape[1:] if ragged or not here else here[0].size
             choice = Choice(range(len(here)), (len(here), *size), ragged)
         if here:
-            self._answer(here, choice)
+            self._answer(here, choice, lane)
 
-    def _answer(self, batch: list[Entry], choice: Choice) -> None:
+    def _answer(self, batch: list[Entry], choice: Choice, lane: Lane) -> None:
         started = time.monotonic()
         try:
-            outputs = self._outputs([entry.image for entry in batch], choice)
+            outputs = lane.outputs([entry.image for entry in batch], choice)
         except Exception:
             log.exception(
                 "model %s failed on a batch of %d images on %s",
@@ -187,7 +202,7 @@ class Batcher(Owner[Entry]):
                 _settle([(batch[0], InternalError())])
             else:  # one of them may be the cause: alone, it hurts nobody else
                 for entry in batch:
-                    self._answer([entry], Choice([0], (1, *entry.size), ragged=False))
+                    self._answer([entry], Choice([0], (1, *entry.size), ragged=False), lane)
             return
         run_s = time.monotonic() - started
         _settle(
@@ -196,26 +211,6 @@ class Batcher(Owner[Entry]):
                 for i, entry in enumerate(batch)
             ]
         )
-
-    def _outputs(self, images: list[np.ndarray], choice: Choice) -> Sequence[np.ndarray]:
-        places, height, width = choice.shape
-        if choice.ragged:
-            assert self._run_ragged is not None
-            outputs = self._run_ragged(*self._easel.lay(images, choice.shape))
-        else:
-            outputs = self._run(self._easel.stack(images, places))
-        outputs = self._easel.free(outputs)
-        if any(len(output) != places for output in outputs):
-            raise ValueError(f"{places} images in, outputs of shapes {[output.shape for output in outputs]} out")
-        used = sum(image.shape[0] * image.shape[1] for image in images)
-        tally = self.tally
-        tally.pixels_used += used
-        tally.pixels_wasted += places * height * width - used
-        if choice.ragged:
-            tally.ragged += 1
-        else:
-            tally.plain += 1
-        return outputs
 
 
 def _is_here(entry: Entry) -> bool:

@@ -6,8 +6,8 @@ buffer is used again and again. Which images share a canvas is grouping's busine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class Tally:
     ragged: int = 0
     pixels_used: int = 0
     pixels_wasted: int = 0
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """Add them up."""
+    return Tally(*(sum(counts) for counts in zip(*map(astuple, tallies), strict=True)))
 
 
 class Easel:

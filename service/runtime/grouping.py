@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from service.runtime.choice import Choice
 from service.runtime.costs import Costs
-from service.runtime.partition import partition
+from service.runtime.partition import partition, spread
 from service.runtime.shapes import Shapes
 
 WINDOW = 2048
@@ -24,17 +24,19 @@ class Grouping:
         keeps_shapes: whether a batch must run in the shape that was planned, though some of its images have left.
     """
 
-    def __init__(self, costs: Costs | None, *, max_pixels: int, max_images: int | None = None) -> None:
+    def __init__(self, costs: Costs | None, max_pixels: int, max_images: int | None = None, *, lanes: int = 1) -> None:
         """Begin.
 
         Args:
             costs: as measured; None: equal sizes go together, and nothing else.
             max_pixels: of an array; an image that has more goes alone.
             max_images: of a batch, where the graph fixes it.
+            lanes: batches that run side by side; few images are spread over them.
         """
         self._costs = costs
         self._max_pixels = max_pixels
         self._max_images = max_images
+        self._lanes = lanes
         self.keeps_shapes = costs is not None and costs.switch_s > 0
         self._shapes = Shapes(costs, max_pixels) if costs is not None and self.keeps_shapes else None
 
@@ -49,4 +51,4 @@ class Grouping:
         """
         if self._shapes is not None:
             return [self._shapes.choose(sizes)]
-        return partition(sizes, self._costs, self._max_pixels, self._max_images)
+        return spread(partition(sizes, self._costs, self._max_pixels, self._max_images), self._lanes)

@@ -6,7 +6,6 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from service.errors import InvalidImage
 from service.runtime.admission import WORK_PER_IMAGE, Admission
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.broken import BrokenModel
-from service.runtime.canvas import Tally
+from service.runtime.canvas import Tally, total
 from service.runtime.configuration import Configuration
+from service.runtime.crew import make_crew
 from service.runtime.deadline import answered_by
 from service.runtime.features import Features
 from service.runtime.grouping import Grouping
@@ -159,15 +159,18 @@ class Model:
 
     def _queue(self, plan: Plan, settings: Settings) -> Batcher:
         """Measure what runs cost, and make the queue that groups images by it."""
-        costs, reason = measure(self.network, plan.ragged, max(self.min_height, self.min_width))
-        obstacles = [str(obstacle) for obstacle in plan.ragged_obstacles]
+        name, smallest = f"{self.name}/{self.version}", max(self.min_height, self.min_width)
+        crew = make_crew(self.network, plan, settings, smallest)
+        costs, reason = measure(self.network, plan.ragged, smallest, crew)
         self.ragged = costs is not None and costs.ragged is not None
-        self.ragged_reasons = tuple(obstacles or ([reason] if reason else []))
+        self.ragged_reasons = tuple(map(str, plan.ragged_obstacles)) or ((reason,) if reason else ())
+        lanes = None if crew is None else crew.lanes(name)
         return Batcher(
             self.network.run,
-            name=f"{self.name}/{self.version}",
-            grouping=Grouping(costs, max_pixels=settings.max_batch_pixels, max_images=self._max_batch),
+            name=name,
+            grouping=Grouping(costs, settings.max_batch_pixels, self._max_batch, lanes=lanes.count if lanes else 1),
             run_ragged=self.network.run_ragged,
+            lanes=lanes,
             max_waiting=settings.max_queue * settings.max_images,  # admission lets no more in
         )
 
@@ -183,10 +186,7 @@ class Model:
         )
 
     def _run_on_loop(self, plan: Plan, settings: Settings) -> None:
-        """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of its own.
-
-        They have one thread: waking others for so little takes longer than doing it.
-        """
+        """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of one thread."""
         if not may_be_short(self.network, *self._warm_size):
             return
         network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu")
@@ -236,10 +236,8 @@ class Model:
     @property
     def tally(self) -> Tally:
         """What has run since the start."""
-        tallies = [self._batcher.tally, *self.own_input.tallies(), *self.features.tallies()]
-        if self._tick is not None:
-            tallies.append(self._tick.tally)
-        return Tally(*(sum(counts) for counts in zip(*map(astuple, tallies), strict=True)))
+        ticks = [] if self._tick is None else [self._tick.tally]
+        return total([self._batcher.tally, *ticks, *self.own_input.tallies(), *self.features.tallies()])
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse an image that the graph cannot take.
@@ -268,7 +266,7 @@ class Model:
             DeadlineExceeded: 504. InternalError: 500. Overloaded: 429.
         """
         tick = self.tick_for(*image.shape[:2])
-        if tick is not None:
+        if tick is not None and tick.has_room(image.shape):
             return await tick.submit(image, deadline)
         async with answered_by(deadline):
             return await self._batcher.submit(image, deadline)

@@ -21,6 +21,7 @@ class Network:
         channels: of the pixels, 1 or 3.
         session: of the plain graph.
         outputs: names of its outputs, in order.
+        plain_bytes: size of the plain graph.
         ragged_bytes: size of the masked graph; 0 where there is no session of it.
     """
 
@@ -33,7 +34,9 @@ class Network:
         """
         self._settings, self._provider = settings, provider
         self.fixed, self.channels = _pixels_of(plan.plain)
-        self.session = self._build(_serialised(plan.plain))
+        data = _serialised(plan.plain)
+        self.session = self._build(data)
+        self.plain_bytes = len(data)
         self.outputs: Sequence[str] = self.session.outputs
         self._ragged: Session | None = None
         self.ragged_bytes = 0

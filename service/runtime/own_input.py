@@ -19,11 +19,12 @@ import onnx_ir as ir
 from graphs.card import ModelCard
 from graphs.front import Geometry, image_input
 from service.errors import InternalError, InvalidTensor
-from service.runtime.batcher import Answer, Batcher, Run
+from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
 from service.runtime.deadline import answered_by
 from service.runtime.grouping import Grouping
 from service.runtime.handover import Shortness
+from service.runtime.lanes import Run
 from service.runtime.session import Provider, Session
 from service.runtime.source import Source
 from service.runtime.tick import Tick

@@ -8,6 +8,7 @@ It takes some microseconds an image: what a crowd of tiny images saves must not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -18,6 +19,9 @@ from service.runtime.costs import Costs
 
 _MARGIN = 1.05
 """By how much a canvas must be expected to be faster before it is preferred: what was measured has errors."""
+
+_MANY = 8
+"""Batches for a lane; with so many, none of them keeps it busy for long at the end."""
 
 
 def partition(
@@ -52,6 +56,29 @@ def _cut(members: Sequence[int], size: tuple[int, int], max_pixels: int, max_ima
     for begin in range(0, len(members), limit):
         batch = members[begin : begin + limit]
         yield Choice(batch, (len(batch), *size), ragged=False)
+
+
+def spread(choices: Sequence[Choice], lanes: int) -> list[Choice]:
+    """Cut what would keep one lane busy while others have nothing to do.
+
+    Args:
+        choices: batches without empty places.
+        lanes: that run them side by side.
+
+    Returns:
+        The same images in as many batches or more.
+    """
+    if len(choices) >= _MANY * lanes or lanes == 1:
+        return list(choices)
+    areas = [math.prod(choice.shape) for choice in choices]
+    result = []
+    for choice, area in zip(choices, areas, strict=True):
+        parts = min(len(choice.members), -(-area * lanes // sum(areas)))
+        count = -(-len(choice.members) // parts)
+        for begin in range(0, len(choice.members), count):
+            members = choice.members[begin : begin + count]
+            result.append(Choice(members, (len(members), *choice.shape[1:]), choice.ragged and len(members) > 1))
+    return result
 
 
 def _interleaved(sizes: np.ndarray) -> np.ndarray:

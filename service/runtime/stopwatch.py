@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
@@ -11,6 +11,9 @@ import numpy as np
 
 from service.runtime.costs import BatchCost, Curve
 from service.runtime.network import Network
+
+_SIDE = 16
+"""Pixels; of the smallest images that are timed, where the network takes some so small. What batching saves shows on small ones."""
 
 _SIDES = 4
 """Sides that are timed at most, each twice the one before."""
@@ -41,17 +44,18 @@ class Stopwatch:
         sides: of the images in pixels, ascending; `grow` adds to them.
     """
 
-    def __init__(self, network: Network, side: int) -> None:
+    def __init__(self, network: Network, smallest: int) -> None:
         """Begin with two sides.
 
         Args:
             network: has run; for this thread only.
-            side: smallest that it takes, or more.
+            smallest: side in pixels of the smallest square image that it takes.
         """
         self._network = network
         self._rng = np.random.default_rng(0)
         self._fastest: dict[tuple[Kind, int, int], float] = {}  # seconds by kind, images and side
         self._started = time.perf_counter()
+        side = max(_SIDE, smallest)
         self.sides = [side, 2 * side]
 
     def grow(self) -> bool:
@@ -60,6 +64,12 @@ class Stopwatch:
             return False
         self.sides.append(2 * self.sides[-1])
         return True
+
+    def growing(self) -> Iterator[int]:
+        """Give the sides from the smallest on, and add the next ones as long as more are asked for."""
+        yield from tuple(self.sides)
+        while self.grow():
+            yield self.sides[-1]
 
     def _many(self, side: int) -> int:
         """Images that are timed together."""

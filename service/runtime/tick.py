@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from service.errors import DeadlineExceeded, InternalError, Overloaded
-from service.runtime.batcher import Answer, Run
+from service.runtime.batcher import Answer
 from service.runtime.canvas import Tally
+from service.runtime.lanes import Run
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,10 @@ class Tick:
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(_Entry(image, deadline, future, time.monotonic()))
         return future
+
+    def has_room(self, shape: tuple[int, ...]) -> bool:
+        """Say whether one more image of a shape would run in the next tick, as far as those before it are like it."""
+        return not self._waiting or (len(self._waiting) + 1) * self._cost(shape) <= self._budget_s
 
     def _tick(self) -> None:
         """Run what waits, the oldest first, until the budget is spent."""

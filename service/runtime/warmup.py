@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from service.runtime.costs import Costs
+from service.runtime.crew import Crew
 from service.runtime.network import Network
 from service.runtime.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
-
-_SIDE = 16
-"""Pixels; of the smallest images that are timed, where the network takes some so small. What batching saves shows on small ones."""
 
 _PAYS = 1.1
 """How much faster images must be on canvases without waste than alone, for a canvas of their size to be used at all."""
@@ -47,13 +46,16 @@ def first_runs(network: Network, height: int, width: int) -> tuple[Sequence[np.n
     return outputs, max(time.perf_counter() - started, 1e-6)
 
 
-def measure(network: Network, ragged: ir.Model | None, smallest: int) -> tuple[Costs | None, str]:
+def measure(
+    network: Network, ragged: ir.Model | None, smallest: int, crew: Crew | None = None
+) -> tuple[Costs | None, str]:
     """Measure both graphs, and keep the masked one's session only where it pays.
 
     Args:
         network: has run.
         ragged: the masked graph; None where there is none.
         smallest: side in pixels of the smallest square image that it takes.
+        crew: what runs small images side by side, and all canvases; None where the network runs everything.
 
     Returns:
         The costs, None where nothing depends on them; and why different sizes do not share a run though there is a
@@ -61,14 +63,20 @@ def measure(network: Network, ragged: ir.Model | None, smallest: int) -> tuple[C
     """
     if network.fixed.batch or network.fixed.height or network.fixed.width:
         return None, "the graph fixes its input's sizes"
-    stopwatch = Stopwatch(network, max(_SIDE, smallest))
+    runners = [network] if crew is None else crew.networks
+    stopwatch = Stopwatch(runners[0], smallest)
     switch_s = stopwatch.switch_s()
     reason = ""
     if ragged is not None:
         try:
-            return _measure_ragged(network, ragged, stopwatch, switch_s), ""
+            costs = _measure_ragged(runners[0], ragged, stopwatch, switch_s)
+            for other in runners[1:]:
+                other.build_ragged(ragged)
+            if crew is not None:
+                costs = replace(costs, ragged_pixels=min(costs.ragged_pixels, crew.max_pixels))
+            return costs, ""
         except Unfit as unfit:
-            network.drop_ragged()
+            runners[0].drop_ragged()
             reason = str(unfit)
     return Costs(stopwatch.alone(), stopwatch.batches("plain"), switch_s=switch_s) if switch_s else None, reason
 

@@ -238,3 +238,19 @@ def test_random_crowds_get_their_own_answers(rng: np.random.Generator) -> None:
             assert (answer.outputs[1] == image[0, 0]).all()
 
     asyncio.run(test())
+
+
+def test_tick_has_room_until_its_budget_is_full() -> None:
+    """What comes beyond it goes elsewhere: a crowd's images would hold the event loop one after the other."""
+
+    async def test(tick: Tick, run: FirstPixel) -> None:
+        shape = picture(0).shape  # 48 elements: as many seconds
+        waiting = []
+        while tick.has_room(shape):
+            waiting.append(tick.submit(picture(0), LATER))
+        assert len(waiting) == 4
+        await asyncio.gather(*waiting)
+        assert tick.has_room((100, 100, 3))  # one always goes, however large
+        assert run.batches == [(4, 4, 4, 3)]
+
+    with_tick(test, budget=200)
