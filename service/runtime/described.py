@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 import onnx_ir as ir
@@ -50,19 +51,25 @@ def describe(graph: ir.Model, configuration: Configuration) -> ModelCard:
     if classes is None and chosen is not None and min(chosen.dims, default=-1) > 0:
         classes = math.prod(chosen.dims)
     labels = _labels(chosen, classes, configuration) if chosen else ()
-    log.warning(
-        "model %s: has no card; by its config.pbtxt it takes %s in layout %s, and pictures are scaled to 0…1 without mean and std. "
-        "Numbers for its own input are taken as they are. If it was trained otherwise, put a model.json beside its file",
-        configuration.folder.name,
-        preprocessing.channels,
-        preprocessing.layout,
-    )
+    _warn(configuration.folder.name, preprocessing.channels, preprocessing.layout)
     return ModelCard(
         labels=labels,
         preprocessing=preprocessing,
         input=configuration.inputs[0].name if configuration.inputs else None,
         output=name,
         activation=activation,
+    )
+
+
+@lru_cache(1024)
+def _warn(model: str, channels: str, layout: str) -> None:
+    """Say what was assumed; once, though a model is read again and again."""
+    log.warning(
+        "model %s: has no card; by its config.pbtxt it takes %s in layout %s, and pictures are scaled to 0…1 without mean and std. "
+        "Numbers for its own input are taken as they are. If it was trained otherwise, put a model.json beside its file",
+        model,
+        channels,
+        layout,
     )
 
 

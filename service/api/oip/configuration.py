@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from service.api.documents import error_responses
 from service.api.oip import schemas
+from service.api.oip.configured import is_single
 from service.api.oip.served import Served, find
 from service.api.oip.signatures import Signature, inputs_of, outputs_of
 from service.api.state import State, get_state
@@ -80,12 +81,9 @@ def _configuration(state: State, served: Served) -> ModelConfiguration:
     inputs, outputs = inputs_of(served), outputs_of(served)
     model = served.model
     configuration = (model.configuration if model else None) or Configuration(Path(served.name))
-    most = min(configuration.max_batch_size or state.settings.max_images, state.settings.max_images) if model else 0
-    labels = {}
-    if model is not None:
-        own = {tensor.name: tensor.label_filename for tensor in configuration.outputs}
-        scores = own.get(model.network.outputs[model.scores_place], "")
-        labels = {"logits": scores, "probabilities": scores}
+    most = 0 if model is None or is_single(model) else state.settings.max_images
+    most = min(configuration.max_batch_size or most, most)
+    labels = {tensor.name: tensor.label_filename for tensor in configuration.outputs}
     group = InstanceGroup(
         name=f"{served.name}_0",
         kind="KIND_CPU" if device == "cpu" else "KIND_GPU",

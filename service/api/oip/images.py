@@ -1,4 +1,7 @@
-"""An image model as the protocol sees it: `images` or `image_bytes` in; `logits`, `probabilities`, `embedding` out."""
+"""An image model as the protocol sees it: `images` or `image_bytes` in; `logits`, `probabilities`, `embedding` out.
+
+One that has a config.pbtxt has its graph's own outputs beside, and these are what it gives unasked (configured.py).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from starlette.requests import Request as Http
 from service.api.images import Upload
 from service.api.inference import Sizes, decode_and_run
 from service.api.numbers import Form
+from service.api.oip.configured import is_single, own_output, own_outputs, own_place
 from service.api.oip.requests import check_inputs, check_outputs, own_parameters
 from service.api.state import State
 from service.codecs.oip.datatypes import BYTES, DATATYPES
@@ -42,8 +46,10 @@ def input_names(model: Model) -> list[str]:
 
 
 def output_names(model: Model) -> tuple[str, ...]:
-    """Give the names of a model's outputs."""
-    return _WITHOUT_EMBEDDING if model.embedding_place is None else _OUTPUTS
+    """Give the names of a model's outputs, the graph's own first where clients know them."""
+    named = _WITHOUT_EMBEDDING if model.embedding_place is None else _OUTPUTS
+    own = own_outputs(model)
+    return tuple(dict.fromkeys([*own, *named])) if own else named
 
 
 def check(model: Model, request: Request) -> Input:
@@ -77,10 +83,10 @@ def form_of(model: Model, given: Input, settings: Settings) -> Form:
     Raises:
         InvalidTensor (422), InvalidImage (422), PayloadTooLarge (413): as `Form.of`.
     """
-    if len(given.shape) != 4:
-        raise InvalidTensor(
-            f"{given.name}: expected a shape of 4 sizes, the first of them of the batch, got {given.shape}"
-        )
+    single = given.name == model.own_input.name and is_single(model)
+    if len(given.shape) != 4 and not (single and len(given.shape) == 3):
+        sizes = "3 sizes, or 4 with the batch first" if single else "4 sizes, the first of them of the batch"
+        raise InvalidTensor(f"{given.name}: expected a shape of {sizes}, got {given.shape}")
     return Form.of(model, given.shape, DATATYPES[given.datatype], settings)
 
 
@@ -112,11 +118,16 @@ def _pictures(given: Input) -> list[bytes]:
 
 def wanted_names(model: Model, request: Request) -> Sequence[str]:
     """Give the names of the outputs that are wanted, in their order."""
-    return output_names(model) if request.outputs is None else [wanted.name for wanted in request.outputs]
+    if request.outputs is not None:
+        return [wanted.name for wanted in request.outputs]
+    return own_outputs(model) or output_names(model)
 
 
 def output_of(model: Model, name: str, answer: Answer) -> np.ndarray:
     """Give one output of one image, without its batch axis."""
+    place = own_place(model, name)
+    if place is not None:
+        return answer.outputs[place]
     if name == "logits":
         return model.scores(answer)
     if name == "probabilities":
@@ -129,6 +140,10 @@ def outputs_of(model: Model, request: Request, answers: Sequence[Answer]) -> lis
     """Gather what is wanted of the answers, (N, …) each."""
     outputs = []
     for name in wanted_names(model, request):
+        place = own_place(model, name)
+        if place is not None:
+            outputs.append(own_output(model, name, place, answers))
+            continue
         rows = [output_of(model, name, answer) for answer in answers]
         tensor = rows[0][None] if len(rows) == 1 else np.stack(rows)
         outputs.append(Output(name, tensor, True, () if name == "embedding" else model.card.labels))

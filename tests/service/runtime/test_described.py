@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from service.runtime import described
 from service.runtime.broken import BrokenModel
 from service.runtime.configuration import read_configuration
 from service.runtime.reading import read_model
@@ -44,6 +45,7 @@ def test_quick_starts_model_gets_a_card_and_flat_scores(
     tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     net = Net.random(rng)
+    described._warn.cache_clear()
     with caplog.at_level(logging.WARNING):
         model, its = load(write_densenet(tmp_path, net))
     assert "model densenet_onnx: has no card" in caplog.text
