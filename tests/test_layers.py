@@ -118,7 +118,7 @@ LAYERS = {
         ["control"],
     ],
     "service.runtime.pooling": [
-        ["sessions", "layout", "kinds", "feeds", "sums"],
+        ["sessions", "layout", "kinds", "feeds", "sums", "whole"],
         ["prepared"],
         ["gradient", "unpool"],
         ["pooler"],

@@ -131,7 +131,7 @@ def _arrays(results: Sequence[Results], member: str, *, many: bool) -> dict[str,
 
 
 @lru_cache(1024)
-def _head(op: str, shape: tuple[int, ...], dtype: DType, member: str) -> bytes:
+def json_head(op: str, shape: tuple[int, ...], dtype: DType, member: str) -> bytes:
     """What stands before the numbers in a JSON answer of one array."""
     stated = write_json({"op": op, "shape": shape, "dtype": _DTYPE_NAMES[dtype]})
     return b'%b,"%b":' % (stated[:-1], member.encode())
@@ -140,7 +140,7 @@ def _head(op: str, shape: tuple[int, ...], dtype: DType, member: str) -> bytes:
 def _json(asked: Asked, results: Sequence[Results], member: str) -> Answer:
     if asked.form == "nested" and not asked.many and results[0].indices is None and results[0].counts is None:
         array = results[0].tensor
-        head, numbers = _head(asked.jobs[0].op, array.shape, array.dtype, member), write_array(array)
+        head, numbers = json_head(asked.jobs[0].op, array.shape, array.dtype, member), write_array(array)
         if len(numbers) <= _JOINED:
             return _answer("json", [b"%b%b}" % (head, numbers)])
         return _answer("json", [head, numbers, b"}"])

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.fast_path import PATH, UNSAID, Asked, run_at_once, worded
 from service.api.intake import Receiving, read_headers
 from service.api.middleware import HEADER, identify
+from service.api.sending import send_answer
 from service.errors import ServiceError
 from service.settings import Settings
 
@@ -62,8 +63,7 @@ class AtOnce:
             await self.app(scope, from_the_start(coming, receive), send)
             return
         headers.append((HEADER, identify(scope["headers"]).encode("ascii")))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await send_answer(send, headers, (content,))
 
 
 def from_the_start(coming: Receiving, receive: Receive) -> Receive:

@@ -23,6 +23,7 @@ from service.api.inference import Inference, Sizes, decode_and_run, explain, fol
 from service.api.intake import Body, Said, read_body, read_headers
 from service.api.numbers import Form, run_numbers
 from service.api.parameters import read_query
+from service.api.sending import send_answer
 from service.api.state import State
 from service.codecs.tensors.npy import MAGIC
 from service.errors import InvalidParameter
@@ -89,8 +90,7 @@ class FastPath:
         else:
             inference = await self._in_turn(asked, media_type, said, Request(scope, receive), deadline)
         headers, content = worded(inference)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await send_answer(send, headers, (content,))
 
     async def _in_turn(
         self, asked: Asked, media_type: str, said: Said, request: Request, deadline: float

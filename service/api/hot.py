@@ -19,6 +19,8 @@ from service.api.answers import DEFAULTS, Action, Answer, write_answer
 from service.api.course import Timing, in_thread
 from service.api.intake import Body, Said, read_body, read_headers
 from service.api.parameters import read_query
+from service.api.repeats import Repeats
+from service.api.sending import send_answer
 from service.api.state import State
 from service.api.tensors import Asked, Kind, kind_of_body, read_request
 from service.errors import DeadlineExceeded, ServiceError
@@ -51,7 +53,11 @@ class _Plan(NamedTuple):
 
 
 class Hot:
-    """Pure ASGI, inside of `Boundary`, which answers what fails; everything but ACTIONS passes through."""
+    """Pure ASGI, inside of `Boundary`, which answers what fails; everything but ACTIONS passes through.
+
+    Attributes:
+        repeats: what small requests have left for those that differ in their numbers only.
+    """
 
     def __init__(self, app: ASGIApp, *, state: State) -> None:
         """Stand before an application.
@@ -66,6 +72,7 @@ class Hot:
         self._pooler = state.pooler
         self._admission = state.pool_admission
         self._templates = templates.Templates(max_elements=self._settings.max_tensor_elements)
+        self.repeats = Repeats(max_body=self._settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -76,10 +83,7 @@ class Hot:
         timing = Timing()
         headers, buffers = await self._answer(action, scope, receive, timing)
         headers.append(timing.header())
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for buffer in buffers[:-1]:
-            await send({"type": "http.response.body", "body": buffer, "more_body": True})
-        await send({"type": "http.response.body", "body": buffers[-1]})
+        await send_answer(send, headers, buffers)
 
     async def _answer(self, action: Action, scope: Scope, receive: Receive, timing: Timing) -> Answer:
         """Take a request from its headers to its answer.
@@ -127,6 +131,7 @@ class Hot:
                     self._state, lambda: self._run(action, plan, deadline, timing), receive, deadline, timing
                 )
             answered = True
+            self._learn(action, kind, body, query, plan)
             return answer
         finally:
             if ticket is not None:
@@ -163,6 +168,12 @@ class Hot:
             asked = read_request(kind, body, said.content_type, query, self._settings)
             self._templates.learn(body, asked)
         return asked
+
+    def _learn(self, action: Action, kind: Kind, body: Body, query: dict[str, object], plan: _Plan) -> None:
+        """Remember a small request that was answered."""
+        plain = action == "pool" and kind == "json" and plan.written == "json" and not query
+        if plain and isinstance(body, bytes) and plan.work < SMALL_WORK:
+            self.repeats.learn(body, plan.asked, plan.prepared[0])
 
     def _run(self, action: Action, plan: _Plan, deadline: float, timing: Timing) -> Answer:
         """Pool, and write the answer."""

@@ -54,7 +54,7 @@ class Templates:
         Raises:
             InvalidTensor (422), PayloadTooLarge (413): as `read_request` would.
         """
-        start, end = _bounds(body)
+        start, end = bounds(body)
         template = self._known.get((body[:start], body[end:]))
         if template is None:
             return None
@@ -74,23 +74,23 @@ class Templates:
         """Remember the members of a body that `read_request` has read to `asked`, if they are such as this is for."""
         if asked.form != "nested" or asked.many or asked.compare or asked.jobs[0].arrays:
             return
-        start, end = _bounds(body)
+        start, end = bounds(body)
         before, behind = body[:start], body[end:]
-        if not before or not _holds(before, behind):
+        if not before or not holds(before, behind):
             return
         self._known[before, behind] = _Template(asked.jobs[0], asked.tensor.dtype)
         while len(self._known) > _MAX_TEMPLATES:
             self._known.popitem(last=False)
 
 
-def _bounds(body: bytes) -> tuple[int, int]:
-    """Where the tensor may begin and end; (0, 0) where it is not to be seen."""
+def bounds(body: bytes) -> tuple[int, int]:
+    """Where the tensor of a body may begin and end; (0, 0) where it is not to be seen."""
     name = body.find(b'"tensor"')
     start = body.find(b"[", name) if name >= 0 else -1
     return (start, body.rfind(b"]") + 1) if start >= 0 else (0, 0)
 
 
-def _holds(before: bytes, behind: bytes) -> bool:
+def holds(before: bytes, behind: bytes) -> bool:
     """Whether what stands between is the value of the outermost object's `tensor`: a word that nobody can know tells."""
     try:
         members = parse(b'%b"%b"%b' % (before, _MARKER, behind), max_elements=1).members()

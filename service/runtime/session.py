@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -176,3 +176,23 @@ class Session:
         """Run a graph of one input `x` and one output, on the shortest way: what `run` costs beside matters to a few numbers."""
         y: np.ndarray = self._direct(self.outputs, {"x": x}, None)[0]
         return y
+
+    def bind(self, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
+        """Tie a graph of one input and one output to arrays that stay: half of a small run is spent on finding and making them.
+
+        Args:
+            x: read by each run.
+            y: written by each run.
+
+        Returns:
+            What runs; not from two threads at once.
+        """
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self.inputs[0], ort.OrtValue.ortvalue_from_numpy(x))
+        binding.bind_ortvalue_output(self.outputs[0], ort.OrtValue.ortvalue_from_numpy(y))
+        run, bound = self._session._sess.run_with_iobinding, binding._iobinding  # the method around it takes 0.6 µs
+
+        def run_bound(_kept: tuple[np.ndarray, np.ndarray] = (x, y)) -> None:  # OrtValues do not own their memory
+            run(bound, None)
+
+        return run_bound

@@ -19,6 +19,7 @@ from service.api.middleware import HEADER, identify
 from service.api.oip.headers import HEADER_LENGTH
 from service.api.oip.infer import BINARY, PATH, WORTH
 from service.api.oip.known import recall
+from service.api.sending import send_answer
 from service.api.state import State
 from service.runtime.model import Model
 
@@ -80,8 +81,7 @@ class InferAtOnce:
             (b"content-length", b"%d" % len(content)),
             (HEADER, identify(scope["headers"]).encode("ascii")),
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await send_answer(send, headers, (content,))
 
     async def _answer(
         self, model: Model, body: Body, header_length: int, compressible: bool, started: float

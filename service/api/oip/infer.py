@@ -21,6 +21,7 @@ from service.api.oip import pooling
 from service.api.oip.headers import HEADER_LENGTH, Said, read_headers
 from service.api.oip.imaging import Imaging
 from service.api.oip.requests import admit_early, is_quick, limit_s, read_body
+from service.api.sending import send_answer
 from service.api.state import State
 from service.codecs.compression import choose_encoding, compress
 from service.codecs.oip.request import Request
@@ -102,10 +103,7 @@ class Infer:
             if isinstance(error, Invalid):
                 error.status = Malformed.status
             raise
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for buffer in buffers[:-1]:
-            await send({"type": "http.response.body", "body": buffer, "more_body": True})
-        await send({"type": "http.response.body", "body": buffers[-1]})
+        await send_answer(send, headers, buffers)
 
     async def _pool(
         self, said: Said, receive: Receive, started: float

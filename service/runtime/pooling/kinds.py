@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,12 @@ def kind_of(operator: Operator, dtype: np.dtype, cells: int) -> Kind:
     return Kind("float64", "float64", "float32", "float32")
 
 
+def sum_of_squares(flat: np.ndarray) -> float:
+    """Σx² of floats: not finite if one of them is not, or where it overflows, which is no reason to warn."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.dot(flat, flat))
+
+
 def oddities(x: np.ndarray) -> tuple[bool, bool]:
     """Say whether there is any NaN, and whether all numbers are finite."""
     if x.dtype.kind != "f":
@@ -91,7 +98,7 @@ def oddities(x: np.ndarray) -> tuple[bool, bool]:
             bits = part.view(np.uint16) & np.uint16(0x7FFF)
             largest = int(bits.max())
             finite, nan = finite and largest < 0x7C00, nan or largest > 0x7C00
-        elif not np.isfinite(np.dot(part, part)):  # squares overflow above 1e19, so that is only a suspicion
+        elif not math.isfinite(sum_of_squares(part)):  # squares overflow above 1e19, so that is only a suspicion
             finite = finite and bool(np.isfinite(part).all())
             nan = nan or bool(np.isnan(part).any())
     return nan, finite

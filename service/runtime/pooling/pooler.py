@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -26,6 +26,7 @@ from service.runtime.pooling.layout import Layout, layout_of
 from service.runtime.pooling.prepared import NATIVE_GAIN, Pooled, Prepared, Unit, room_of
 from service.runtime.pooling.sessions import Sessions
 from service.runtime.pooling.unpool import prepare_unpool
+from service.runtime.pooling.whole import Fixed
 from service.runtime.session import Provider
 from service.settings import Settings
 
@@ -41,10 +42,23 @@ class Course:
     Attributes:
         work: cells gathered, all in all, or what takes as long.
         run: (tensor, deadline) → the answer; blocks.
+        fixed: what pools other tensors of the shape and dtype on the shortest way, if there is one and a run has found it.
     """
 
     work: int
     run: Callable[[np.ndarray, float], Pooled]
+    fixed: Callable[[], Fixed | None] = lambda: None
+
+
+class _Wanted(NamedTuple):
+    """The parts of a request, as `prepare` takes them."""
+
+    action: Action
+    op: str
+    given: Mapping[str, object]
+    arrays: Mapping[str, np.ndarray]
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 class Pooler:
@@ -87,7 +101,7 @@ class Pooler:
             if course is not None:
                 return course
         try:
-            course = self._prepare(action, op, parameters, arrays, shape, dtype)
+            course = self._prepare(_Wanted(action, op, parameters, arrays, shape, dtype))
         except UnknownOperator as error:
             raise InvalidParameter(f"op: {error}") from None
         except RegionError as error:
@@ -100,15 +114,8 @@ class Pooler:
                 self._known.popitem(last=False)
         return course
 
-    def _prepare(  # noqa: PLR0917
-        self,
-        action: Action,
-        op: str,
-        given: Mapping[str, object],
-        arrays: Mapping[str, np.ndarray],
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-    ) -> Course:
+    def _prepare(self, wanted: _Wanted) -> Course:
+        action, op, given, arrays, shape, dtype = wanted
         if action == "unpool":
             return Course(*prepare_unpool(op, given, arrays, shape, self.sessions, self._max_elements))
         operator = find(op)
@@ -122,7 +129,7 @@ class Pooler:
         if request.groups is not None:
             request = request.model_copy(update={"kernel": layout.plane[0] // request.groups, "groups": None})
         if operator.labels is not None and "labels" not in arrays:
-            return self._label(action, operator, parameters, layout, given, arrays, shape, dtype)
+            return self._label(wanted, operator, parameters, layout)
         if operator.weights:
             named = {name: getattr(parameters, name) for name in operator.weights}
             checked = checked_weights(operator, named, layout.lead[-1] if layout.lead else 1, math.prod(layout.plane))
@@ -153,31 +160,22 @@ class Pooler:
             operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, room, native
         )
         if action == "pool":
-            return Course(work if native is None else work // NATIVE_GAIN, prepared.run)
+            return Course(work if native is None else work // NATIVE_GAIN, prepared.run, prepared.fixed)
         if not operator.differentiable:
             raise InvalidParameter(f"op: {operator.name!r} has no gradient")
         seed = arrays.get("grad_output")
         return Course(3 * work, lambda x, deadline: Pooled(differentiate(prepared, x, seed, deadline)))
 
-    def _label(  # noqa: PLR0917
-        self,
-        action: Action,
-        operator: Operator,
-        parameters: Any,
-        layout: Layout,
-        given: Mapping[str, object],
-        arrays: Mapping[str, np.ndarray],
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-    ) -> Course:
+    def _label(self, wanted: _Wanted, operator: Operator, parameters: Any, layout: Layout) -> Course:
         """Prepare an operator whose segments come from the tensor's numbers: the same request, with labels once they are known."""
         lead, plane = layout.lead[:-1], layout.plane
         samples, cells = math.prod(lead), math.prod(plane)
         channels = layout.lead[-1] if layout.lead else 1
 
         def labelled(labels: np.ndarray) -> Course:
-            more = {**arrays, "labels": labels.reshape(*lead, *plane)}
-            return self._prepare(action, operator.name, {**given, "segments": parameters.clusters}, more, shape, dtype)
+            given = {**wanted.given, "segments": parameters.clusters}
+            arrays = {**wanted.arrays, "labels": labels.reshape(*lead, *plane)}
+            return self._prepare(wanted._replace(given=given, arrays=arrays))
 
         assert operator.labels is not None
         assert operator.labelling is not None

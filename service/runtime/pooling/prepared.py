@@ -22,7 +22,7 @@ from service.runtime.pooling.kinds import Kind, oddities
 from service.runtime.pooling.layout import Layout
 from service.runtime.pooling.sessions import Sessions
 from service.runtime.pooling.sums import exact_sum, largest_magnitude
-from service.runtime.session import Session
+from service.runtime.pooling.whole import Fixed, Whole
 
 RUN_CELLS = 2**21
 """Gathered cells of one run: what a run needs stays in tens of megabytes whatever the tensor's size."""
@@ -124,7 +124,7 @@ class Prepared:
     work: int
     room: Room
     native: WindowGeometry | None = None
-    _whole: tuple[Session, tuple[int, ...], tuple[int, ...]] | None = field(default=None, init=False)
+    _whole: Whole | None = field(default=None, init=False)
 
     def run(self, x: np.ndarray, deadline: float) -> Pooled:
         """Pool one tensor.
@@ -138,7 +138,7 @@ class Prepared:
             DeadlineExceeded: 504.
         """
         if self._whole is not None:
-            pooled = self._run_whole(x)
+            pooled = self._whole.run(x)
             if pooled is not None:
                 return Pooled(pooled)
         samples = self.samples(x)
@@ -178,14 +178,9 @@ class Prepared:
         found_at = None if indices is None else self.layout.from_rows(indices, self.layout.lead, shape)
         return Pooled(answer, found_at, self._counts() if self.request.return_counts else None)
 
-    def _run_whole(self, x: np.ndarray) -> np.ndarray | None:
-        """Run a small tensor's windows at once; None if there is something in it that the kernels do not take."""
-        assert self._whole is not None
-        session, shape, answer = self._whole
-        flat = x.reshape(-1)
-        if x.dtype.kind == "f" and not math.isfinite(np.dot(flat, flat)):
-            return None
-        return session.run_one(x.reshape(shape)).reshape(answer)
+    def fixed(self) -> Fixed | None:
+        """What pools tensors of this shape without making an array; None before a run has found that it can."""
+        return None if self._whole is None else self._whole.fixed()
 
     def samples(self, x: np.ndarray) -> np.ndarray:
         """The tensor as (B,L), or (N,C,L) for joint operators."""
@@ -251,11 +246,8 @@ class Prepared:
         plain = not self.layout.moves and not self.request.return_counts and values.dtype != np.float16
         if plain and math.prod(self.layout.shape) <= _SMALL:
             answer = (*self.layout.lead, *geometry.output)
-            self._whole = (
-                session,
-                (self.layout.rows, 1, *geometry.plane),
-                answer,
-            )  # the next one of this kind takes the short way
+            # The next one of this kind takes the short way.
+            self._whole = Whole(session, (self.layout.rows, 1, *geometry.plane), answer, values.dtype)
         y = session.run({"x": values.reshape(len(values), 1, *geometry.plane)})[0]
         return y.reshape(len(values), math.prod(geometry.output), 1)
 
