@@ -16,6 +16,9 @@ from service.runtime.folder import find_models
 from service.runtime.policy import VersionPolicy
 from service.runtime.reading import read_model
 from service.runtime.remote import Mirror, RemoteError, is_url
+from service.runtime.repository import Repository, RepositoryError
+from service.settings import Settings
+from tests.claims import relative_error
 from tests.tiny import LABELS, TinyClassifier, card
 
 Store = MemoryFileSystem
@@ -292,6 +295,19 @@ def test_local_folder_is_mirrored_without_its_links(tmp_path: Path) -> None:
         assert files(mirror)["net/1/model.onnx"] == b"short"
     finally:
         mirror.close()
+
+
+def test_models_in_a_store_are_served(store: Store, rng: np.random.Generator) -> None:
+    """From fsspec's store in memory; a URL behind which nothing lies stops the start."""
+    net = TinyClassifier.random(int(rng.integers(2**32)))
+    store.pipe("/bucket/models/net/7/model.onnx", net.to_onnx(card()).SerializeToString())
+    with pytest.raises(RepositoryError, match="memory://bucket/none: cannot be listed"):
+        Repository.load(Settings.model_validate({"models": "memory://bucket/none", "provider": "cpu"}))
+    repository = Repository.load(Settings.model_validate({"models": "memory://bucket/models", "provider": "cpu"}))
+    image = rng.integers(0, 256, (9, 7, 3), np.uint8)
+    model = repository.find("net", "7")
+    (scores,) = model.network.run(image[None])[model.scores_place]
+    assert relative_error(scores, net.logits(image, card().preprocessing)) < 1e-4
 
 
 def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
