@@ -114,6 +114,8 @@ def read_configuration(folder: Path) -> Configuration | None:
         before = data[: error.start]
         where = f"{FILE_NAME}:{before.count(10) + 1}:{error.start - before.rfind(10)}"
         raise BrokenModel(f"{where}: expected UTF-8", path) from error
+    except ValueError as error:  # of a number that its type does not hold
+        raise BrokenModel(f"{FILE_NAME}: not a readable configuration: {str(error)[:200]}", path) from error
     except RecursionError as error:
         raise BrokenModel(f"{FILE_NAME}: nested too deeply", path) from error
     return _checked(message, folder, FILE_NAME)
@@ -136,7 +138,7 @@ def configuration_of_json(text: str, folder: Path) -> Configuration:
     """
     try:
         message = json_format.Parse(text, _message_class()(), ignore_unknown_fields=True)
-    except (json_format.ParseError, RecursionError) as error:
+    except (json_format.ParseError, ValueError, RecursionError) as error:
         raise BrokenModel(f"config: not a readable configuration: {str(error)[:300]}", folder) from error
     return _checked(message, folder, "config")
 

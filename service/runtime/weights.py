@@ -61,7 +61,10 @@ def _check(tensor: ir.ExternalTensor, path: Path) -> None:
         )
     if not tensor.shape.is_static():
         raise BrokenModel(f"{named}: expected a shape of numbers, got {tensor.shape}", path)
-    offset, needed = tensor.offset or 0, tensor.nbytes
+    try:
+        offset, needed = tensor.offset or 0, tensor.nbytes
+    except TypeError as error:  # strings, or no type at all
+        raise BrokenModel(f"{named}: expected numbers, it is of type {tensor.dtype.name}", path) from error
     length = needed if tensor.length is None else tensor.length
     if length != needed:
         raise BrokenModel(f"{named}: its shape {tensor.shape} takes {needed} bytes, it has a length of {length}", path)

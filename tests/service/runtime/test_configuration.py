@@ -11,7 +11,7 @@ import pytest
 from service.runtime.broken import BrokenModel
 from service.runtime.configuration import Configuration, Tensor, configuration_of_json, read_configuration
 from service.runtime.policy import VersionPolicy
-from tests.triton import Net, write_densenet, write_resnet
+from tests.triton import BATCHED, DENSENET, Net, write_densenet, write_resnet
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -102,6 +102,10 @@ def test_policies_are_read(tmp_path: Path, text: str, policy: VersionPolicy | No
         ('platform: "tensorrt_plan"', "expected platform 'onnxruntime_onnx' or backend 'onnxruntime', got platform"),
         ('platform: "ensemble"', "got platform 'ensemble'"),
         ('backend: "python"', "got platform '', backend 'python'"),
+        (
+            "input { dims: 99999999999999999999999999999932 }",
+            "config.pbtxt: not a readable configuration: Value out of",
+        ),
         ("max_batch_size: -1", "max_batch_size: expected 0 or more, got -1"),
         ('default_model_filename: "../../outside.onnx"', "expected the name of a file in the version's folder"),
         ('default_model_filename: "/etc/passwd"', "expected the name of a file in the version's folder"),
@@ -123,6 +127,23 @@ def test_line_that_cannot_be_read_is_not_repeated(tmp_path: Path) -> None:
     reason = refused(tmp_path, "\nthe secret of the house")
     assert reason == 'config.pbtxt:2:5: not a readable configuration: Expected "{".'
     assert "hash" not in refused(tmp_path, "root:$6$salt$hash:19000:0:99999:7:::")
+
+
+@pytest.mark.filterwarnings("ignore:.*invalid escape:DeprecationWarning")
+def test_damage_is_a_broken_model_or_none(tmp_path: Path, rng: np.random.Generator) -> None:
+    pieces = [b"", b"{", b"[", b"<", b"}", b'"', b":", b"\\", b"#", b"-1", b"9" * 30, b"\xff", b"\n", b"dims"]
+    reasons = []
+    for _ in range(300):
+        changed = bytearray((DENSENET if rng.random() < 0.5 else BATCHED).encode())
+        for _ in range(rng.integers(1, 4)):
+            place = int(rng.integers(len(changed)))
+            changed[place : place + int(rng.integers(20))] = pieces[rng.integers(len(pieces))]
+        try:
+            read_configuration(write(tmp_path, bytes(changed)))
+        except BrokenModel as error:
+            reasons.append(error.reason)
+    assert len(reasons) > 100
+    assert all(str(tmp_path) not in reason for reason in reasons)
 
 
 def test_configuration_behind_a_link_that_leaves_is_refused(tmp_path: Path) -> None:

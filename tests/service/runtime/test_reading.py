@@ -173,6 +173,31 @@ def test_file_larger_than_protobuf_reads_is_refused_by_its_size(version: Path) -
     good(version)
 
 
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file with up to five bytes or short pieces of it changed, taken away or put in."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 6)):
+        place, length = int(rng.integers(len(changed))), int(rng.integers(1, 10))
+        changed[place : place + length * int(rng.integers(2))] = rng.bytes(length * int(rng.integers(2)))
+        changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["weights inside", "weights beside"])
+def test_damage_is_a_broken_model_or_none(version: Path, rng: np.random.Generator, beside: bool) -> None:
+    path = save_external(version) if beside else version / "model.onnx"
+    data, reasons = path.read_bytes(), []
+    for _ in range(300):
+        path.write_bytes(damaged(data, rng))
+        try:
+            read_model(path)
+        except BrokenModel as error:
+            reasons.append(error.reason)
+    assert len(reasons) > 100
+    assert all(str(version) not in reason and len(reason) < 1500 for reason in reasons)
+    good(version)
+
+
 # Weights in files beside.
 
 
@@ -267,6 +292,16 @@ def test_shape_that_does_not_fit_its_bytes_is_refused_before_room_is_made(versio
     def change(tensor: onnx.TensorProto) -> None:
         del tensor.dims[:]
         tensor.dims.extend(dims)
+
+    save_external(version, change)
+    assert "weights 'conv'" in refused(version)
+    good(version)
+
+
+@pytest.mark.parametrize("data_type", [0, onnx.TensorProto.STRING, onnx.TensorProto.INT4, onnx.TensorProto.DOUBLE])
+def test_weights_of_another_type_are_refused(version: Path, data_type: int) -> None:
+    def change(tensor: onnx.TensorProto) -> None:
+        tensor.data_type = data_type
 
     save_external(version, change)
     assert "weights 'conv'" in refused(version)
