@@ -161,6 +161,9 @@ def _checked(message: Any, folder: Path, said: str) -> Configuration:
         raise broken(
             f"default_model_filename: expected the name of a file in the version's folder, got {file_name[:128]!r}"
         )
+    for tensor in [*message.input, *message.output]:  # protobuf takes any number for a name of these
+        if not 0 <= tensor.data_type < len(_TYPES) or not 0 <= getattr(tensor, "format", 0) < len(_FORMATS):
+            raise broken(f"{tensor.name[:128]!r}: expected a data_type and a format of Triton's")
     for output in message.output:
         labels = PurePosixPath(output.label_filename)
         if labels.is_absolute() or ".." in labels.parts or "\0" in output.label_filename:
