@@ -103,9 +103,13 @@ def test_policies_are_read(tmp_path: Path, text: str, policy: VersionPolicy | No
         ('platform: "ensemble"', "got platform 'ensemble'"),
         ('backend: "python"', "got platform '', backend 'python'"),
         (
-            "input { dims: 99999999999999999999999999999932 }",
-            "config.pbtxt: not a readable configuration: Value out of",
+            "input { dims: 99999999999999999999999999932 }",
+            "config.pbtxt:1:15: not a readable configuration: Value out of",
         ),
+        ("input { data_type: 99999999999999999999999932 }", "config.pbtxt: not a readable configuration: Value out of"),
+        ("input { data_type: 77 }", "expected a data_type and a format of Triton's"),
+        ("output { data_type: -1 }", "expected a data_type and a format of Triton's"),
+        ("input { format: 3 }", "expected a data_type and a format of Triton's"),
         ("max_batch_size: -1", "max_batch_size: expected 0 or more, got -1"),
         ('default_model_filename: "../../outside.onnx"', "expected the name of a file in the version's folder"),
         ('default_model_filename: "/etc/passwd"', "expected the name of a file in the version's folder"),
@@ -178,7 +182,7 @@ def test_json_of_a_load_request_is_read(tmp_path: Path) -> None:
     [
         *["", "{", "[3]", "null", '{"max_batch_size": "x"}', '{"max_batch_size": 1.5}', '{"input": 3}', "[" * 100_000],
         *['{"backend": "python"}', '{"name": "../net"}', '{"default_model_filename": "a/b"}'],
-        '{"input": [{"dims": [1e300]}]}',
+        *['{"input": [{"dims": [1e300]}]}', '{"input": [{"data_type": 99}]}', '{"input": [{"data_type": 1e99}]}'],
     ],
 )
 def test_json_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
