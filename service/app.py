@@ -57,13 +57,15 @@ DESCRIPTION = "CNNs and pooling over HTTP: images of any size in, labels out; ne
 
 
 def create_app(settings: Settings, repository: Repository) -> FastAPI:
-    """Make the application around a loaded repository; its threads start and end with the app's lifespan."""
+    """Make the application around a repository; its threads start and end with the app's lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state: State = app.state.poolserve
         repository.start()
+        state.control.start()
         yield
+        await state.control.stop()
         await run_in_threadpool(repository.stop)
         state.decoders.shutdown()
         state.poolers.shutdown()
@@ -95,7 +97,10 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
     inner: ASGIApp = app.build_middleware_stack()
     fast = FastPath(Door(inner, state=state, paths=INFERENCE_PATHS), state=state)
     app.state.asked = fast.known
-    inner = Infer(Hot(fast, state=state), state=state)
+    repository.on_change.append(fast.known.clear)  # what is remembered of queries names models
+    hot = Hot(fast, state=state)
+    app.state.repeats = hot.repeats
+    inner = Infer(hot, state=state)
     app.middleware_stack = Boundary(inner, access_log=settings.access_log, answer_error=answer_error)
     return app
 

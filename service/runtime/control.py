@@ -103,7 +103,7 @@ class Control:
         while True:
             await asyncio.sleep(self._settings.poll_s)
             try:
-                await self._look()
+                await self.look()
                 self._trouble = ""
             except (OSError, RemoteError) as error:
                 if self._trouble != str(error):  # once, and not at every look
@@ -112,22 +112,24 @@ class Control:
             except Exception:  # a fault in one look must not be the last one's
                 log.exception("the repository could not be looked through")
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Go through all names once."""
         repository = self._repository
         found = await self._work(self._loader.find_all)
         now = _fingerprints(found)
         before, self._seen = self._seen, now
 
-        def load(each: Found, version: Version) -> Model:
+        def load(each: Found, version: Version, predecessor: Model | None) -> Model:
             if before.get((each.name, version.number)) != version.fingerprint:
                 raise Unsettled
-            return self._loader.load(each, version)
+            return self._loader.load(each, version, predecessor)
 
         for name in sorted({*found, *repository.versions, *repository.refused}):
             await self._settle(name, found.get(name), load)
 
-    async def _settle(self, name: str, found: Found | None, load: Callable[[Found, Version], Model]) -> None:
+    async def _settle(
+        self, name: str, found: Found | None, load: Callable[[Found, Version, Model | None], Model]
+    ) -> None:
         served, refused = self._repository.versions.get(name, {}), self._repository.refused.get(name, {})
         then = await self._work(succeed, found, served, refused, load)
         self._publish(name, found, then)

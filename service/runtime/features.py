@@ -24,12 +24,13 @@ from graphs.anysize.plan import Plan
 from graphs.card import ModelCard
 from graphs.front import Geometry, attach_front
 from service.codecs.rows import Rows
-from service.errors import DeadlineExceeded, InternalError, InvalidParameter, PayloadTooLarge, ServiceError
+from service.errors import InternalError, InvalidParameter, PayloadTooLarge, ServiceError
 from service.runtime import heap
 from service.runtime.batcher import Answer, Batcher
 from service.runtime.canvas import Tally
 from service.runtime.deadline import answered_by
 from service.runtime.grouping import Grouping
+from service.runtime.head import Head
 from service.runtime.mosaic import Mosaic
 from service.runtime.network import Network
 from service.runtime.session import Provider, Session
@@ -37,9 +38,6 @@ from service.runtime.source import Source
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_HEAD_NUMBERS = 2**22
-"""Numbers of features that the head is given at once, 16 MiB of them."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,7 @@ class _Ready:
 
     grid: Grid
     batcher: Batcher
-    head: Session
-    weighted: bool
-    batch: int | None  # images of a run, where the graph fixes it
+    head: Head
     only_whole: str  # why the head takes no map of one cell; empty where it does
     mosaic: Mosaic | None  # for tiles; None where they do not do
 
@@ -100,7 +96,6 @@ class Features:
         self._building: asyncio.Task[None] | None = None
         self._ready: _Ready | None = None
         self._refusal: str | None = None
-        self._head_free = threading.Lock()
 
     async def ready(self, deadline: float) -> Grid:
         """Make the sessions, unless they are there.
@@ -114,7 +109,7 @@ class Features:
         """
         if self._ready is None and self._refusal is None:
             if self._building is None or self._building.done():  # once for all who wait for it
-                self._building = asyncio.ensure_future(self._build())
+                self._building = asyncio.ensure_future(asyncio.to_thread(self.make))
             async with answered_by(deadline, "the features' session was made"):
                 await asyncio.shield(self._building)
         if self._refusal is not None:
@@ -194,24 +189,12 @@ class Features:
             DeadlineExceeded: 504.
         """
         assert self._ready is not None
-        session, batch = self._ready.head, self._ready.batch
-        most = batch or max(1, _HEAD_NUMBERS // maps[0].size)
-        parts: list[list[np.ndarray]] = []
-        for start in range(0, len(maps), most):
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded("the time limit passed while the map was computed")
-            part = maps[start : start + most]
-            missing = (batch or 0) - len(part)
-            fed = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing > 0 else part
-            with self._head_free:
-                outputs = session.run({FEATURES: np.ascontiguousarray(fed)})
-            parts.append([output[: len(part)] for output in outputs])
-        return {name: np.concatenate([part[place] for part in parts]) for place, name in enumerate(session.outputs)}
+        return self._ready.head.run(maps, deadline)
 
     @property
     def weighted(self) -> bool:
         """Whether the head pools by attention, so that `head` gives cut.WEIGHTS."""
-        return self._ready is not None and self._ready.weighted
+        return self._ready is not None and self._ready.head.weighted
 
     @property
     def alive(self) -> bool:
@@ -231,24 +214,30 @@ class Features:
                 self._ready.mosaic.retire()
 
     def stop(self) -> None:
-        """Finish what is queued, then end the thread, if there is one; blocks."""
+        """Finish what is queued, then end the threads; blocks."""
         if self._ready is not None:
             self._ready.batcher.stop()
             if self._ready.mosaic is not None:
                 self._ready.mosaic.stop()
 
-    async def _build(self) -> None:
-        """Make the sessions; leaves `_ready` or `_refusal` behind, or neither where it fails, also when nobody waits any more."""
+    @property
+    def made(self) -> bool:
+        """Whether the sessions are there."""
+        return self._ready is not None
+
+    def make(self) -> None:
+        """Make the sessions; blocks. Leaves `_ready` or `_refusal` behind, or neither where it fails."""
         try:
-            ready = await asyncio.to_thread(self._make)
+            ready = self._make()
         except FeaturesError as error:
             self._refusal = f"model {self._name} has no features that could be told from its head: {error}"
         except Exception:  # the file's, onnx-ir's and ONNX Runtime's alike
             log.exception("model %s: no session for its features", self._name)
         else:
-            if not self._retired:  # else nobody waits for it any more
-                ready.batcher.start()
-                self._ready = ready
+            ready.batcher.start()
+            self._ready = ready
+            if self._retired:  # meanwhile: nobody waits for it any more
+                self.retire()
 
     def _cut(self) -> tuple[Cut, Geometry]:
         """Read the file again, and cut it."""
@@ -293,8 +282,9 @@ class Features:
             grouping=Grouping(None, max_pixels=settings.max_batch_pixels, max_images=most),
             max_waiting=settings.max_queue * settings.max_images,
         )
-        grid, weighted = Grid(cut.channels, cut.rows, cut.columns), cut.weighted
+        grid = Grid(cut.channels, cut.rows, cut.columns)
+        whole = Head(head, batch=fixed.batch, weighted=cut.weighted)
         del cut  # and with it the weights that the sessions have copied
         heap.trim()
         log.info("model %s: sessions of its features ready in %.2f s", self._name, time.monotonic() - started)
-        return _Ready(grid, batcher, head, weighted, fixed.batch, only_whole, mosaic)
+        return _Ready(grid, batcher, whole, only_whole, mosaic)

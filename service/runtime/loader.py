@@ -14,10 +14,12 @@ import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from service.errors import InternalError
 from service.runtime import heap
 from service.runtime.broken import BrokenModel
 from service.runtime.configuration import Configuration, configuration_of_json
@@ -147,8 +149,13 @@ class Loader:
         while self._sent:
             shutil.rmtree(self._sent.pop(), ignore_errors=True)
 
-    def load(self, found: Found, version: Version) -> Model:
+    def load(self, found: Found, version: Version, before: Model | None) -> Model:
         """Load, compile and warm up a version.
+
+        Args:
+            found: the model.
+            version: of it.
+            before: what it follows; what that was asked for beside labels is made, too, so that nobody waits for it again.
 
         Raises:
             BrokenModel: it cannot be served. Unsettled: its files changed while they were read.
@@ -159,6 +166,11 @@ class Loader:
             if name in TAKEN:
                 raise BrokenModel(f"no model can be called {name}: at /v2 that is {TAKEN[name]}", version.path)
             model = self._make(found, version)
+            if before is not None and before.own_input.made:
+                with suppress(InternalError):  # it is logged, and tried again when it is asked for
+                    model.own_input.make()
+            if before is not None and before.features.made:
+                model.features.make()
         finally:
             self.loading = None
             if self._private is not None:

@@ -140,16 +140,26 @@ class OwnInput:
             assert self._batcher is not None
             return await self._batcher.submit(carried, deadline)
 
+    @property
+    def made(self) -> bool:
+        """Whether the owner thread and its session are there."""
+        return self._batcher is not None
+
     async def _build(self) -> None:
         """Make the session of the owner thread, once for all who wait for it; who leaves does not end it."""
         if self._building is None or self._building.done():
-            self._building = asyncio.ensure_future(self._make_batcher())
+            self._building = asyncio.ensure_future(asyncio.to_thread(self.make))
         await asyncio.shield(self._building)
 
-    async def _make_batcher(self) -> None:
+    def make(self) -> None:
+        """Make the session of the owner thread; blocks.
+
+        Raises:
+            InternalError: 500; it cannot be made.
+        """
         started = time.monotonic()
         try:
-            session = await asyncio.to_thread(self._session, self._settings.threads)
+            session = self._session(self._settings.threads)
         except Exception as error:  # the file's, onnx-ir's and ONNX Runtime's alike
             log.exception("model %s: no session for its own input", self._model)
             raise InternalError from error
@@ -163,10 +173,10 @@ class OwnInput:
             ),
             max_waiting=self._settings.max_queue * self._settings.max_images,
         )
-        if self._retired:  # while it was made, and nobody waits for it any more
-            return
         batcher.start()
         self._batcher = batcher
+        if self._retired:  # meanwhile: nobody waits for it any more
+            batcher.retire()
         log.info("model %s: session for its own input ready in %.2f s", self._model, time.monotonic() - started)
 
     def _session(self, threads: int) -> Session:

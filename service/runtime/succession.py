@@ -53,7 +53,7 @@ def succeed(
     found: Found | None,
     served: Mapping[str, Model],
     refused: Mapping[str, Refusal],
-    load: Callable[[Found, Version], Model],
+    load: Callable[[Found, Version, Model | None], Model],
 ) -> Succession:
     """Load what is to serve a name and does not yet, the highest version first; blocks.
 
@@ -61,8 +61,9 @@ def succeed(
         found: as it lies there now; None: there is no such folder any more.
         served: by version, what serves.
         refused: by version, what could not be loaded before; the same files are not tried again.
-        load: makes a model of a version. Raises BrokenModel, or Unsettled where it is to be waited for.
+        load: makes a model of a version, to follow another. Raises BrokenModel, or Unsettled where it is to be waited for.
     """
+    before = served[max(served, key=int)] if served else None
     if found is None:
         return Succession()
     if found.problem is not None:
@@ -81,7 +82,7 @@ def succeed(
             then.models[number] = old
             continue
         try:
-            then.models[number] = load(found, version)
+            then.models[number] = load(found, version, before)
         except Unsettled:
             pending.add(number)
         except BrokenModel as error:
