@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import queue
 import shutil
 import tempfile
@@ -239,5 +240,7 @@ def _copy_file(own: Path, path: Path, to: Path) -> None:
     try:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(real, to / name)
+        if real.stat().st_nlink > 1:  # so has the copy: weights of such a file are refused (weights.py)
+            os.link(to / name, to / f"{name}.link")
     except OSError as error:
         raise BrokenModel(f"{name.as_posix()}: cannot be copied: {error.strerror}", path) from error

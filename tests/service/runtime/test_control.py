@@ -10,10 +10,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from service.errors import Malformed, ModelNotFound, Overloaded
@@ -227,6 +229,21 @@ def test_version_whose_files_change_while_they_are_copied_is_waited_for(
         assert repository.find("tiny", None).version == "2"
 
     living(folder, test)
+
+
+@pytest.mark.parametrize("control", ["none", "poll"])
+def test_weights_that_are_a_hard_link_are_refused_in_the_copy_too(
+    folder: Path, control: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(folder, 1)
+    path = folder / "tiny" / "1" / "model.onnx"
+    ir.save(ir.load(path), path, external_data="weights.bin")
+    settings = {"models": folder, "provider": "cpu", "model_control": control, "skip_broken_models": True}
+    assert list(Repository.load(Settings.model_validate(settings)).models) == ["tiny"]
+    (folder / "elsewhere").hardlink_to(path.with_name("weights.bin"))
+    with suppress(RepositoryError):  # nothing is left to serve
+        Repository.load(Settings.model_validate(settings))
+    assert "weights.bin has 2 hard links" in caplog.text
 
 
 def test_repository_may_be_empty_and_fill_later(folder: Path) -> None:
