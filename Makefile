@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNTIME ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help serve test lint bench bench-gigapixel bench-gpu models report image-test lock clean
+.PHONY: help serve test lint bench bench-gigapixel bench-gpu soak models report image-test lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ bench-gpu: $(VENV)/.test  ## measure mixed sizes on a CUDA device; refuses where
 
 bench-gigapixel: $(VENV)/.test  ## classify a JPEG of 40000×30000 (ten minutes on two cores, or more); writes benchmarks/results/
 	$(BIN)/python -m benchmarks.gigapixel
+
+soak: $(VENV)/.test  ## swap versions under 32 clients for ten minutes (SECONDS=60 for less); writes benchmarks/results/
+	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 
 models: $(VENV)/.test  ## train and export everything in models/ (up to an hour on two cores)
 	$(BIN)/python -m export models
