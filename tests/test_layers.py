@@ -24,7 +24,7 @@ LAYERS = {
         ["averages", "scalars", "reductions"],
         ["neighbours"],
         ["ragged", "split"],
-        ["compile", "features", "borrowed"],
+        ["compile", "alike", "features", "borrowed"],
         ["cut"],
     ],
     "graphs.operators": [

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.anysize.analysis import Analysis
-from graphs.anysize.domains import cells_of
+from graphs.anysize.domains import Axes, cells_of
 from graphs.anysize.masks import Masks
+from graphs.anysize.sizes import Level
 
 Filling = Literal["zero", "one", "lowest", "highest"]
 
@@ -21,13 +22,36 @@ class Fill:
     Attributes:
         analysis: of the graph as it was.
         masks: of the graph.
+        full: levels that were taken to have no cell outside the image.
     """
 
-    def __init__(self, analysis: Analysis, masks: Masks) -> None:
+    def __init__(self, analysis: Analysis, masks: Masks, coarse: int | None = None) -> None:
+        """Begin.
+
+        Args:
+            analysis: of the graph as it was.
+            masks: of the graph.
+            coarse: stride in pixels from which on canvases hold no more cells than each of their images; None: on no level.
+        """
         self.analysis = analysis
         self.masks = masks
+        self.full: set[Level] = set()
+        self._coarse = coarse
         self._instead: dict[ir.Value, ir.Value] = {}
         self._filled: dict[tuple[ir.Value, tuple[int, ...], Filling | ir.Value], ir.Value] = {}
+
+    def is_full(self, axes: Axes, chosen: Iterable[int]) -> bool:
+        """Say whether nothing is outside along the chosen axes, and remember that this was relied upon.
+
+        Args:
+            axes: of a value.
+            chosen: some of them, counted from the front.
+        """
+        levels = {cells.level for index in chosen for cells in cells_of(axes[index])}
+        if self._coarse is None or any(level.stride < self._coarse or level.window is not None for level in levels):
+            return False
+        self.full |= levels
+        return True
 
     def replace(self, old: ir.Value, new: ir.Value, users: Iterable[tuple[ir.Node, int]]) -> None:
         """Put a value in the place of another one, for these users and for whatever is filled from now on.

@@ -39,6 +39,8 @@ def _fill(node: ir.Node, fill: Fill) -> None:
     source, view = node.inputs[0], fill.analysis.view(node)
     assert source is not None
     axes = view.axes(0)
+    if fill.is_full(axes, range(len(axes))):
+        return
     looks = pad_windows(view) if node.op_type == "Pad" else (Window(), Window(), *windows(view))
     spatial = tuple(index for index, axis in enumerate(axes) if cells_of(axis))
     behind = any(looks[index].overhang > 0 for index in spatial)

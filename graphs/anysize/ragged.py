@@ -13,10 +13,11 @@ from graphs.anysize.neighbours import fill_neighbours
 from graphs.anysize.plan import EXTENTS
 from graphs.anysize.reductions import fill_reductions
 from graphs.anysize.scalars import drop_parts, own_sizes
+from graphs.anysize.sizes import Level
 from graphs.anysize.writer import Writer
 
 
-def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value) -> None:
+def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value, coarse: int | None = None) -> frozenset[Level]:
     """Rewrite a model in place: a second input EXTENTS, and outputs that depend on each image alone.
 
     Before: analysed without obstacles, no output with positions.
@@ -26,6 +27,11 @@ def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value) -> None:
         model: with folded constants.
         analysis: of its graph.
         image: its input, with axes of the batch, the height and the width.
+        coarse: stride in pixels of levels on which each image will have as many cells as its canvas, and needs no masks;
+            None: masks on all.
+
+    Returns:
+        The levels on which that is relied upon; none where `coarse` is None.
     """
     graph = model.graph
     axes = analysis.axes(image)
@@ -34,9 +40,10 @@ def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value) -> None:
     extents = ir.Value(name=EXTENTS, shape=ir.Shape([count, 4]), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.append(extents)
     masks = Masks(Writer(graph), image, extents, axes)
-    fill = Fill(analysis, masks)
+    fill = Fill(analysis, masks, coarse)
     fill_neighbours(graph, fill)
     fill_reductions(fill)
     own_sizes(analysis, masks)
     drop_parts(analysis)
     RemoveUnusedNodesPass()(model)
+    return frozenset(fill.full)

@@ -47,6 +47,8 @@ def fill_reductions(fill: Fill) -> None:
     """
     for reduction in fill.analysis.reductions:
         node = reduction.node
+        if all(fill.is_full(_axes_of(source, fill), chosen) for source, chosen in reduction.sources):
+            continue
         if node.op_type in {"ReduceMean", "GlobalAveragePool"}:
             _mean(reduction, fill)
             continue
@@ -60,13 +62,18 @@ def fill_reductions(fill: Fill) -> None:
             node.replace_input_with(index, fill(source, chosen, filling))
 
 
+def _axes_of(source: ir.Value, fill: Fill) -> Axes:
+    axes = fill.analysis.axes(source)
+    assert axes is not None
+    return axes
+
+
 def _mean(reduction: Reduction, fill: Fill) -> None:
     """ReduceMean and GlobalAveragePool, in place."""
     node = reduction.node
     ((source, chosen),) = reduction.sources
     keep = node.op_type == "GlobalAveragePool" or bool(node.attributes.get_int("keepdims", 1))
-    axes = fill.analysis.axes(source)
-    assert axes is not None
+    axes = _axes_of(source, fill)
     mean = average(fill(source, chosen, "zero"), axes, chosen, fill.masks, after=node)
     if not keep:
         mean = fill.masks.writer.along("Squeeze", mean, list(chosen), after=mean.producer())
@@ -102,8 +109,7 @@ def _instance_normalization(reduction: Reduction, fill: Fill) -> None:
     """Write (x − mean) / √(mean((x − mean)²) + ε) · scale + bias in place of the node."""
     node, masks = reduction.node, fill.masks
     ((source, chosen),) = reduction.sources
-    axes = fill.analysis.axes(source)
-    assert axes is not None
+    axes = _axes_of(source, fill)
     filled = fill(source, chosen, "zero")
     dtype, rank = source.dtype or ir.DataType.FLOAT, len(axes)
     mean = average(filled, axes, chosen, masks, after=node)

@@ -8,6 +8,8 @@ from typing import Self
 
 import numpy as np
 
+from graphs.anysize.alike import Alike
+
 _FAR = 1e12
 """Pixels; to where the last slope goes on."""
 
@@ -68,6 +70,7 @@ class Costs:
         ragged_pixels: places of so many pixels pay, larger ones do not.
         switch_s: seconds that a run takes longer where the one before it had another shape: 0 on the CPU; on CUDA
             the plans of all convolutions are made anew (microsoft/onnxruntime#23006).
+        alike: what images must have in common to share a canvas; None: nothing.
     """
 
     alone: Curve
@@ -75,3 +78,4 @@ class Costs:
     ragged: BatchCost | None = None
     ragged_pixels: float = float("inf")
     switch_s: float = 0.0
+    alike: Alike | None = None

@@ -5,7 +5,6 @@ Measured on this machine, not guessed. Each has weights of its own, so only ligh
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphs.anysize.alike import Alike, make_alike
 from graphs.anysize.plan import Plan
 from service.runtime.lanes import Lane, Lanes
 from service.runtime.network import Network
-from service.runtime.stopwatch import Stopwatch
 from service.settings import Settings
 
 _MOST = 8
@@ -29,11 +28,20 @@ _BYTES = 2**25
 _PAYS = 1.1
 """How many times as much must get done."""
 
-_RUNS = 8
-"""Images that each runs while it is measured, one after the other."""
+_SIDES = (128, 64, 32, 16)
+"""Pixels, of the images that are timed: where large ones get more done, small ones do. Still larger ones have all cores."""
 
-_REPEATS = 5
-"""The fastest counts: what else the machine does makes single ones longer."""
+_RUN_S = 0.002
+_MANY = 8
+"""Each network runs for about so long in a pair, and so many images at most."""
+
+_PAIRS = 11
+
+_COARSE = 4
+"""Pixels: the stride of the levels that images on one canvas must fill. Of 2000 images of 8 to 64 pixels, nine are alike then."""
+
+_TRIES = 20
+"""One is enough: what else the machine does can only make them longer."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,12 @@ class Crew:
     Attributes:
         networks: two or more, as many as there are cores where they are light enough.
         max_pixels: of images that get more done so.
+        alike: the masked graph for their canvases; None where there is none that is lighter than the plan's.
     """
 
     networks: Sequence[Network]
     max_pixels: int
+    alike: Alike | None
 
     def lanes(self, name: str) -> Lanes:
         """Give each a lane."""
@@ -70,27 +80,39 @@ def make_crew(network: Network, plan: Plan, settings: Settings, smallest: int) -
         return None
     single = settings.model_copy(update={"threads": 1})
     networks = [Network(plan, single, "cpu") for _ in range(count)]
-    stopwatch = Stopwatch(network, smallest)
-    paying = 0
     with ThreadPoolExecutor(count) as threads:
-        for side in stopwatch.growing():
-            if stopwatch.image_s(side) < _PAYS * _image_s(networks, threads, side):
-                break
-            paying = side
-    return Crew(networks, paying**2) if paying else None
+        for side in (max(side, smallest) for side in _SIDES):
+            if _gain(network, networks, threads, side) >= _PAYS:
+                return Crew(networks, side**2, None if plan.ragged is None else make_alike(plan.plain, _COARSE))
+    return None
 
 
-def _image_s(networks: Sequence[Network], threads: Executor, side: int) -> float:
-    """Give the seconds of one image, where each network runs them one by one."""
-    image = np.random.default_rng(0).integers(0, 256, (1, side, side, networks[0].channels), np.uint8)
+def _gain(network: Network, networks: Sequence[Network], threads: Executor, side: int) -> float:
+    """How many times as much gets done side by side as one by one with all cores, the median of pairs.
 
-    def run(network: Network) -> None:
-        for _ in range(_RUNS):
+    What is compared runs one right after the other and for about as long: so other work on the machine hits both.
+
+    Args:
+        network: with all cores.
+        networks: of one thread each.
+        threads: as many.
+        side: of the images in pixels.
+    """
+    image = np.random.default_rng(0).integers(0, 256, (1, side, side, network.channels), np.uint8)
+
+    def run(network: Network, images: int) -> None:
+        for _ in range(images):
             network.run(image)
 
-    fastest = math.inf
-    for _ in range(_REPEATS):
+    def clock(*work: tuple[Network, int]) -> float:
         started = time.perf_counter()
-        list(threads.map(run, networks))
-        fastest = min(fastest, time.perf_counter() - started)
-    return fastest / (_RUNS * len(networks))
+        list(threads.map(run, *zip(*work, strict=True)))
+        return time.perf_counter() - started
+
+    clock(*((one, 1) for one in networks))  # the first runs of a size allocate
+    images = int(np.clip(_RUN_S / clock((network, 1)), 1, _MANY))
+    gains = []
+    for _ in range(_PAIRS):
+        alone_s = clock((network, images * len(networks)))
+        gains.append(alone_s / clock(*((one, images) for one in networks)))
+    return float(np.median(gains))

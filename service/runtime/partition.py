@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from graphs.anysize.alike import Alike
 from service.runtime.choice import Choice
 from service.runtime.costs import Costs
 
@@ -39,13 +40,23 @@ def partition(
         Batches with every image in one of them, the oldest first.
     """
     if costs is None or costs.ragged is None or all(size == sizes[0] for size in sizes):
-        alike: dict[tuple[int, int], list[int]] = {}
-        for place, size in enumerate(sizes):
-            alike.setdefault(size, []).append(place)
-        choices = [choice for size, members in alike.items() for choice in _cut(members, size, max_pixels, max_images)]
+        choices = list(_equal(range(len(sizes)), sizes, max_pixels, max_images))
+    elif costs.alike is not None:
+        choices = list(_by_class(np.array(sizes, np.int64), costs, costs.alike, max_pixels))
     else:
         choices = _Tree(np.array(sizes, np.int64), costs, max_pixels).choices()
     return sorted(choices, key=lambda choice: choice.members[0])
+
+
+def _equal(
+    places: Sequence[int], sizes: Sequence[tuple[int, int]], max_pixels: int, max_images: int | None
+) -> Iterator[Choice]:
+    """Put equal sizes together, and nothing else."""
+    equal: dict[tuple[int, int], list[int]] = {}
+    for place, size in zip(places, sizes, strict=True):
+        equal.setdefault(size, []).append(place)
+    for size, members in equal.items():
+        yield from _cut(members, size, max_pixels, max_images)
 
 
 def _cut(members: Sequence[int], size: tuple[int, int], max_pixels: int, max_images: int | None) -> Iterator[Choice]:
@@ -79,6 +90,39 @@ def spread(choices: Sequence[Choice], lanes: int) -> list[Choice]:
             members = choice.members[begin : begin + count]
             result.append(Choice(members, (len(members), *choice.shape[1:]), choice.ragged and len(members) > 1))
     return result
+
+
+def _by_class(sizes: np.ndarray, costs: Costs, alike: Alike, max_pixels: int) -> Iterator[Choice]:
+    """Lay those that are alike on a canvas, where that is expected to take less time; others as equal sizes.
+
+    Args:
+        sizes: (n,2).
+        costs: as measured.
+        alike: of the masked graph.
+        max_pixels: of an array.
+    """
+    assert costs.ragged is not None
+    classes = alike.classes("height", sizes[:, 0]) << 32 | alike.classes("width", sizes[:, 1])
+    order = classes.argsort(kind="stable")  # within a class by age
+    ordered = sizes[order]
+    begins = np.flatnonzero(np.diff(classes[order], prepend=-1))
+    counts = np.diff(begins, append=len(sizes))
+    largest, smallest = np.maximum.reduceat(ordered, begins), np.minimum.reduceat(ordered, begins)
+    areas = largest.prod(1)
+    limits = np.maximum(1, max_pixels // areas)
+    canvas_s = -(-counts // limits) * costs.ragged.run_s + counts * costs.ragged.each.at(areas)
+    alone_s = np.add.reduceat(costs.alone.at(ordered.prod(1)), begins)
+    mixed = (largest != smallest).any(1) & (areas <= costs.ragged_pixels) & (areas * 2 <= max_pixels)
+    better = mixed & (canvas_s * _MARGIN < alone_s)
+    for place, begin in enumerate(begins.tolist()):
+        members = order[begin : begin + int(counts[place])].tolist()
+        if better[place]:
+            (height, width), limit = largest[place].tolist(), int(limits[place])
+            for first in range(0, len(members), limit):
+                part = members[first : first + limit]
+                yield Choice(part, (len(part), height, width), ragged=True)
+        else:
+            yield from _equal(members, [(int(h), int(w)) for h, w in sizes[members]], max_pixels, None)
 
 
 def _interleaved(sizes: np.ndarray) -> np.ndarray:

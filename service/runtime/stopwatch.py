@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -64,12 +64,6 @@ class Stopwatch:
             return False
         self.sides.append(2 * self.sides[-1])
         return True
-
-    def growing(self) -> Iterator[int]:
-        """Give the sides from the smallest on, and add the next ones as long as more are asked for."""
-        yield from tuple(self.sides)
-        while self.grow():
-            yield self.sides[-1]
 
     def _many(self, side: int) -> int:
         """Images that are timed together."""

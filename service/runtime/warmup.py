@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from graphs.anysize.alike import Alike
 from service.runtime.costs import Costs
 from service.runtime.crew import Crew
 from service.runtime.network import Network
@@ -69,11 +70,13 @@ def measure(
     reason = ""
     if ragged is not None:
         try:
-            costs = _measure_ragged(runners[0], ragged, stopwatch, switch_s)
+            alike = crew.alike if crew is not None else None
+            graph = ragged if alike is None else alike.model
+            costs = _measure_ragged(runners[0], graph, stopwatch, switch_s, alike)
             for other in runners[1:]:
-                other.build_ragged(ragged)
+                other.build_ragged(graph)
             if crew is not None:
-                costs = replace(costs, ragged_pixels=min(costs.ragged_pixels, crew.max_pixels))
+                costs = replace(costs, ragged_pixels=min(costs.ragged_pixels, crew.max_pixels), alike=alike)
             return costs, ""
         except Unfit as unfit:
             runners[0].drop_ragged()
@@ -81,7 +84,9 @@ def measure(
     return Costs(stopwatch.alone(), stopwatch.batches("plain"), switch_s=switch_s) if switch_s else None, reason
 
 
-def _measure_ragged(network: Network, graph: ir.Model, stopwatch: Stopwatch, switch_s: float) -> Costs:
+def _measure_ragged(
+    network: Network, graph: ir.Model, stopwatch: Stopwatch, switch_s: float, alike: Alike | None
+) -> Costs:
     """Build the masked graph's session, prove it, measure it.
 
     Raises:
@@ -94,7 +99,7 @@ def _measure_ragged(network: Network, graph: ir.Model, stopwatch: Stopwatch, swi
         raise Unfit(f"sharing a run does not pay: {alone}, {each_s * 1e3:.2g} ms of a batch's time")
     try:
         network.build_ragged(graph)
-        _compare(network, side)
+        _compare(network, side, alike)
     except Exception as error:  # of ONNX Runtime, without a root of their own; and Unfit
         # The plain graph is the file's own and serves: a fault of the compiler's must not cost the model.
         log.exception("the masked graph is not used")
@@ -120,15 +125,18 @@ def _measure_ragged(network: Network, graph: ir.Model, stopwatch: Stopwatch, swi
     return Costs(stopwatch.alone(), stopwatch.batches("plain"), stopwatch.batches("ragged"), largest, switch_s)
 
 
-def _compare(network: Network, side: int) -> None:
+def _compare(network: Network, side: int, alike: Alike | None) -> None:
     """Run three sizes on one canvas of noise and alone.
 
     Raises:
         Unfit: the answers differ by more than rounding.
     """
     rng = np.random.default_rng(0)
-    sizes = [(side, side), (side + 5, side + 17), (2 * side, side + 1)]
-    canvas = rng.integers(0, 256, (len(sizes), 2 * side, max(2 * side, side + 17), network.channels), np.uint8)
+    if alike is None:
+        sizes = [(side, side), (side + 5, side + 17), (2 * side, side + 1)]
+    else:
+        sizes = [(side, side), (alike.least("height", side), side), (side, alike.least("width", side))]
+    canvas = rng.integers(0, 256, (len(sizes), *np.max(sizes, axis=0), network.channels), np.uint8)
     extents = np.array([(0, 0, *size) for size in sizes], np.int64)
     together = network.run_ragged(canvas, extents)
     for place, (height, width) in enumerate(sizes):

@@ -78,14 +78,14 @@ def error(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
     return float(np.max(np.nan_to_num(errors, nan=np.inf)))
 
 
-def ragged_floats(model: ir.Model, axes: Axes = FLOAT_AXES) -> ir.Model:
+def ragged_floats(model: ir.Model, axes: Axes = FLOAT_AXES, coarse: int | None = None) -> ir.Model:
     """The ragged graph without the front: takes floats, so that its canvas can hold what pixels cannot."""
     copy = model.clone()
     fold_constants(copy)
     image = copy.graph.inputs[0]
     analysis = analyse(copy.graph, {image: axes})
     assert not analysis.obstacles, [str(obstacle) for obstacle in analysis.obstacles]
-    make_ragged(copy, analysis, image)
+    make_ragged(copy, analysis, image, coarse)
     return copy
 
 

@@ -11,7 +11,6 @@ from graphs.anysize.plan import Plan
 from service.runtime import crew
 from service.runtime.crew import make_crew
 from service.runtime.network import Network
-from service.runtime.stopwatch import Stopwatch
 from service.settings import Settings
 from tests.tiny import TinyClassifier, card
 
@@ -22,12 +21,11 @@ def plan_of(rng: np.random.Generator) -> Plan:
 
 
 @pytest.mark.parametrize(("pays_to", "largest"), [(0, None), (16, 16), (40, 32), (10_000, 128)])
-def test_images_up_to_the_first_side_that_does_not_pay_go_side_by_side(
+def test_images_up_to_the_largest_side_that_pays_go_side_by_side(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, pays_to: int, largest: int | None
 ) -> None:
     """Sides 16, 32, 64, 128 are timed."""
-    monkeypatch.setattr(Stopwatch, "image_s", lambda *_: 1.0)
-    monkeypatch.setattr(crew, "_image_s", lambda _networks, _threads, side: 0.5 if side <= pays_to else 0.95)
+    monkeypatch.setattr(crew, "_gain", lambda _network, _networks, _threads, side: 1.5 if side <= pays_to else 1.05)
     plan, settings = plan_of(rng), Settings(threads=3)
     made = make_crew(Network(plan, settings, "cpu"), plan, settings, 16)
     assert (made and made.max_pixels) == (largest and largest**2)
@@ -38,7 +36,7 @@ def test_each_of_a_crew_gives_what_the_whole_machine_gives(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Relative error ≤ 1e-6: one thread may add in another order than several."""
-    monkeypatch.setattr(Stopwatch, "image_s", lambda *_: 1e9)  # it pays on any machine
+    monkeypatch.setattr(crew, "_gain", lambda *_: 2.0)  # it pays on any machine
     plan, settings = plan_of(rng), Settings(threads=2)
     network = Network(plan, settings, "cpu")
     made = make_crew(network, plan, settings, 16)
@@ -50,6 +48,6 @@ def test_each_of_a_crew_gives_what_the_whole_machine_gives(
 
 
 def test_one_core_has_no_crew(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stopwatch, "image_s", lambda *_: 1e9)
+    monkeypatch.setattr(crew, "_gain", lambda *_: 2.0)
     plan, settings = plan_of(rng), Settings(threads=1)
     assert make_crew(Network(plan, settings, "cpu"), plan, settings, 16) is None

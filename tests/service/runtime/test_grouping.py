@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
+from graphs.anysize.alike import Alike
+from graphs.anysize.sizes import Level
 from service.runtime.canvas import bucket_count, bucket_side
 from service.runtime.choice import Choice
 from service.runtime.costs import BatchCost, Costs, Curve
@@ -20,13 +23,24 @@ def line(run_s: float, pixel_s: float) -> Curve:
 
 
 def costs(
-    run_s: float, pixel_s: float, *, mask: float = 1.1, switch_s: float = 0.0, ragged_pixels: float = float("inf")
+    run_s: float,
+    pixel_s: float,
+    *,
+    mask: float = 1.1,
+    switch_s: float = 0.0,
+    ragged_pixels: float = float("inf"),
+    alike: Alike | None = None,
 ) -> Costs:
     """Of a network whose runs cost run_s and whose pixels cost pixel_s, `mask` times that on a canvas."""
     each = line(0.0, pixel_s)
     ragged = BatchCost(run_s, line(0.0, pixel_s * mask))
-    return Costs(line(run_s, pixel_s), BatchCost(run_s, each), ragged, ragged_pixels, switch_s)
+    return Costs(line(run_s, pixel_s), BatchCost(run_s, each), ragged, ragged_pixels, switch_s, alike)
 
+
+FOURS = Alike(
+    Any, frozenset({Level("height", 4, -1), Level("width", 4, -1), Level("width", 8, -1), Level("height", 8, 3)})
+)  # type: ignore[arg-type]
+"""Cells of 4 pixels, and of 8; along the height those of 8 begin 4 later: still, four lengths are alike."""
 
 SMALL_NET = costs(200e-6, 0.1e-6)
 LARGE_NET = costs(500e-6, 0.2e-6)
@@ -259,3 +273,28 @@ def test_half_filled_places_are_run_where_waiting_would_cost_more() -> None:
     choice = first(Grouping(plain, max_pixels=2**23), [(300, 300)] * 5)
     assert choice.shape[0] in {4, 8}
     assert len(choice.members) == min(5, choice.shape[0])
+
+
+def test_only_alike_images_share_a_canvas_where_the_masked_graph_needs_that(rng: np.random.Generator) -> None:
+    prices = costs(200e-6, 0.05e-6, mask=1.05, alike=FOURS)
+    sizes = sizes_of(rng, 2000, 8, 64)
+    drained = drain(Grouping(prices, max_pixels=2**20), sizes, prices)
+    canvases = 0
+    for choice, batch in zip(drained.choices, drained.batches, strict=True):
+        _, height, width = choice.shape
+        heights, widths = {-(-sizes[i][0] // 4) for i in batch}, {-(-sizes[i][1] // 4) for i in batch}
+        assert heights == {-(-height // 4)}
+        assert widths == {-(-width // 4)}
+        canvases += choice.ragged
+        assert not choice.ragged or len({sizes[i] for i in batch}) > 1
+    assert canvases > 100
+    assert drained.seconds < alone_s(sizes, prices)
+
+
+@pytest.mark.parametrize("max_pixels", [1, 3000, 2**20])
+def test_canvases_of_alike_images_keep_the_budget_and_what_pays(rng: np.random.Generator, max_pixels: int) -> None:
+    prices = costs(200e-6, 0.05e-6, mask=1.05, ragged_pixels=40 * 40, alike=FOURS)
+    for choice in drain(Grouping(prices, max_pixels=max_pixels), sizes_of(rng, 500, 8, 64), prices).choices:
+        places, height, width = choice.shape
+        assert places == 1 or places * height * width <= max_pixels
+        assert not choice.ragged or height * width <= 40 * 40
