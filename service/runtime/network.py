@@ -10,6 +10,7 @@ import onnx_ir as ir
 from graphs.anysize.plan import EXTENTS, Plan
 from graphs.front import PIXELS, Geometry
 from service.runtime.session import Provider, Session
+from service.runtime.wire import to_bytes
 from service.settings import Settings
 
 
@@ -34,7 +35,7 @@ class Network:
         """
         self._settings, self._provider = settings, provider
         self.fixed, self.channels = _pixels_of(plan.plain)
-        data = _serialised(plan.plain)
+        data = to_bytes(plan.plain)
         self.session = self._build(data)
         self.plain_bytes = len(data)
         self.outputs: Sequence[str] = self.session.outputs
@@ -55,7 +56,7 @@ class Network:
             ValueError: ONNX Runtime refuses the graph.
             ProviderError: it would not run where it must.
         """
-        data = _serialised(graph)
+        data = to_bytes(graph)
         self._ragged = self._build(data)
         self.ragged_bytes = len(data)
 
@@ -96,11 +97,6 @@ class Network:
     def _is_huge(self, pixels: np.ndarray) -> bool:
         n, h, w, _ = pixels.shape
         return bool(n * h * w > self._settings.max_batch_pixels)
-
-
-def _serialised(graph: ir.Model) -> bytes:
-    data: bytes = ir.to_proto(graph).SerializeToString()
-    return data
 
 
 def _pixels_of(graph: ir.Model) -> tuple[Geometry, int]:

@@ -28,6 +28,7 @@ from service.runtime.lanes import Run
 from service.runtime.session import Provider, Session
 from service.runtime.source import Source
 from service.runtime.tick import Tick
+from service.runtime.wire import to_bytes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class OwnInput:
 
     def _session(self, threads: int) -> Session:
         graph, _ = self._source.read()
-        data = ir.to_proto(graph).SerializeToString()
+        data = to_bytes(graph)
         return Session(data, provider=self._provider, device_id=self._settings.device_id, threads=threads)
 
     def _run(self, session: Session) -> Run:

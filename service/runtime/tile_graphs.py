@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import onnx_ir as ir
 
 from graphs.anysize.plan import EXTENTS, OWNED, TiledPlan, TrunkGeometry
 from graphs.anysize.states import State
 from graphs.front import PIXELS
 from service.runtime.session import Provider, Session
+from service.runtime.wire import to_bytes
 from service.settings import Settings
 
 Trunk = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
@@ -44,7 +44,7 @@ def load_tile_graphs(plan: TiledPlan, geometry: TrunkGeometry, settings: Setting
         ProviderError: the trunk would run elsewhere than asked for.
         ValueError: ONNX Runtime refuses a graph; says why.
     """
-    data = ir.to_proto(plan.trunk).SerializeToString()
+    data = to_bytes(plan.trunk)
     trunk = Session(data, provider=provider, device_id=settings.device_id, threads=settings.threads)
     pixels_in = next(value for value in plan.trunk.graph.inputs if value.name == PIXELS)
     assert pixels_in.shape is not None  # the front has made it
@@ -52,7 +52,7 @@ def load_tile_graphs(plan: TiledPlan, geometry: TrunkGeometry, settings: Setting
     assert isinstance(channels, int)
     side = max(*geometry.alignment, geometry.min_height, geometry.min_width)
     least = np.zeros((1, side, side, channels), np.uint8)  # (N,H,W,C)
-    head = Session(ir.to_proto(plan.head).SerializeToString(), provider="cpu", threads=1)
+    head = Session(to_bytes(plan.head), provider="cpu", threads=1)
 
     def run_trunk(pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray) -> Mapping[str, np.ndarray]:
         feeds = {PIXELS: pixels, EXTENTS: extents, OWNED: owned}

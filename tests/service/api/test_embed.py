@@ -209,13 +209,13 @@ def test_network_runs_once_whatever_is_asked(
     features = client.app.state.poolserve.repository.models["gap"].features  # type: ignore[attr-defined]
     post(client, "model=gap&pool=avg", picture(rng, (4, 4)))
     runs = []
-    run = features._ready.batcher._run
+    run = features._ready.batcher._lane._run
 
     def counted(pixels: np.ndarray) -> Any:
         runs.append(len(pixels))
         return run(pixels)
 
-    monkeypatch.setattr(features._ready.batcher, "_run", counted)
+    monkeypatch.setattr(features._ready.batcher._lane, "_run", counted)
     post(client, "model=gap&pool=gem,max,avg,rmac", picture(rng, (20, 20)))
     assert runs == [1]
 
