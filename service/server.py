@@ -15,8 +15,11 @@ from starlette.types import ASGIApp
 
 from service.api.at_once import AtOnce
 from service.api.oip.at_once import InferAtOnce
+from service.api.pool_at_once import PoolAtOnce
 from service.api.state import State
 from service.app import create_app
+from service.connection import Connection
+from service.runtime import heap
 from service.runtime.repository import Repository, RepositoryError
 from service.runtime.session import ProviderError
 from service.settings import Settings
@@ -68,22 +71,31 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
         force=True,
     )
+    heap.keep()
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # its passes say at each load how many nodes they removed
     # SIGTERM must end the process while models load, too; process 1 of a container ignores what it does not handle.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    living = settings.model_control != "none"
+    if living:
+        heap.share_arenas()
     try:
-        repository = Repository.load(settings)
+        repository = Repository(settings)
+        app = create_app(settings, repository)
+        if living:  # before there are models: what is frozen and hangs in rings never goes
+            _freeze()
+        repository.fill()
     except (RepositoryError, ProviderError) as error:
         sys.stderr.write(f"poolserve: cannot start:\n{error}\n")
         return 1
-    app = create_app(settings, repository)
     # The log's lines are written further in.
     course: ASGIApp = app
     if not settings.access_log:
         course = InferAtOnce(course, state=app.state.poolserve)
         course = AtOnce(course, settings=settings, known=app.state.asked)
+        course = PoolAtOnce(course, repeats=app.state.repeats, crowd=app.state.poolserve.pool_admission)
     config = uvicorn.Config(
         course,
+        http=Connection,
         interface="asgi3",
         host=settings.host,
         port=settings.port,
@@ -94,13 +106,21 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         server_header=False,
     )
-    # What start-up has made stays: without this the garbage collector goes over its 120 000 objects while requests are
-    # answered, which takes a sixth of a small request's time.
-    gc.collect()
-    gc.freeze()
+    if not living:
+        _freeze()
     server = Server(config, app.state.poolserve)
     server.run([_shared_socket(settings)] if share_port else None)
     return 0 if server.started else 1
+
+
+def _freeze() -> None:
+    """Have what start-up has made stay.
+
+    Without this the garbage collector goes over its 120 000 objects while requests are answered, which takes a sixth of a small
+    request's time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _shared_socket(settings: Settings) -> socket.socket:

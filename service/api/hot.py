@@ -103,7 +103,7 @@ class Hot:
                 ticket = self._admission.admit(said.limit_s, said.length)
             elif self._admission.waiting:
                 self._admission.refuse(said.limit_s)
-            whole = kind not in {"npy", "npz", "raw"}
+            whole = kind not in {"json", "npy", "npz", "raw"}
             body = await read_body(receive, said, self._settings, whole=whole)
             if ticket is not None:
                 ticket.begin()

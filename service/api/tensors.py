@@ -95,7 +95,7 @@ def read_request(
 
     Args:
         kind: as `kind_of_body` says.
-        body: bytes for JSON, forms and pictures.
+        body: bytes for forms and pictures.
         content_type: the header.
         query: its parameters; taken over.
         settings: for the limits.
@@ -106,7 +106,7 @@ def read_request(
     if kind == "unsaid":
         kind = _sniffed(body)
     if kind == "json":
-        return _from_json(bytes(body), query, settings)
+        return _from_json(body, query, settings)
     if kind == "form":
         return _from_form(bytes(body), content_type, query, settings)
     limit = settings.max_tensor_elements
@@ -191,7 +191,7 @@ def _array(document: Document, name: str, like: DType) -> Tensor:
     return document.tensor(name, _DTYPES.get(name) or (like if like.kind == "f" else DTYPES["float32"]))
 
 
-def _from_json(body: bytes, query: dict[str, object], settings: Settings) -> Asked:
+def _from_json(body: bytes | memoryview, query: dict[str, object], settings: Settings) -> Asked:
     document = parse(body, max_elements=settings.max_tensor_elements)
     names = array_names()
     form = document.form("tensor")

@@ -7,6 +7,24 @@ import os
 import sys
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+_KEPT = 2**26
+_LARGE = 2**25
+
+
+def keep() -> None:
+    """Keep what requests need again and again: up to 64 MiB free at the end of a thread's heap, for blocks of up to 32 MiB.
+
+    By itself glibc keeps twice the largest block that was freed, up to as much. Reading JSON takes a little more than that, at
+    any size: of 2 MB, 3000 pages came anew with each request, which took 3 of its 10 ms.
+    Larger blocks are the system's once they are free. Elsewhere than with glibc it does nothing.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _LARGE)
+            mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def trim() -> None:

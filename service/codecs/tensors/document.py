@@ -60,7 +60,7 @@ class Document:
 
     __slots__ = ("_body", "_max_elements", "_object", "_where", "names")
 
-    def __init__(self, found: Object, *, body: bytes | None, max_elements: int, where: str = "") -> None:
+    def __init__(self, found: Object, *, body: bytes | memoryview | None, max_elements: int, where: str = "") -> None:
         """Check the names.
 
         Args:
@@ -241,7 +241,7 @@ class Document:
         """Count the document's `[` beside those that its other members need; None where that is not worth while."""
         if self._body is None:
             return None
-        if len(self._body) < 2 * _CHUNK:
+        if isinstance(self._body, bytes) and len(self._body) < 2 * _CHUNK:
             total = self._body.count(b"[")
         else:
             codes = np.frombuffer(self._body, np.uint8)
@@ -252,11 +252,11 @@ class Document:
         return total - sum(count_arrays(self._object[other]) for other in self.names if other != name)
 
 
-def parse(body: bytes | bytearray | memoryview, *, max_elements: int) -> Document:
+def parse(body: bytes | memoryview, *, max_elements: int) -> Document:
     """Parse a request's JSON body.
 
-    A body that is not `bytes` is copied. simdjson keeps up to 13 bytes for each byte of the body (measured, of
-    one-digit numbers) while the document lives, and reading a tensor of them takes another 4: let it go once all is read.
+    simdjson keeps up to 13 bytes for each byte of the body (measured, of one-digit numbers) while the document lives, and
+    reading a tensor of them takes another 4: let it go once all is read.
 
     Args:
         body: UTF-8, without a byte order mark.
@@ -265,9 +265,7 @@ def parse(body: bytes | bytearray | memoryview, *, max_elements: int) -> Documen
     Raises:
         Malformed (400): not JSON as RFC 8259 has it, not an object, or an object with a name twice.
     """
-    if not isinstance(body, bytes):
-        body = bytes(body)
-    if body.startswith(_BOM):
+    if body[: len(_BOM)] == _BOM:
         raise Malformed("JSON: expected UTF-8 without a byte order mark, got one")
     try:
         # A parser of its own for each body: one cannot be used again while anything of its last document lives, and a

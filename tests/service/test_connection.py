@@ -1,0 +1,298 @@
+"""Large bodies that go past the parser: byte by byte as through it, whatever the pieces; and no further than somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.app import create_app
+from service.connection import Connection
+from service.runtime.repository import Repository
+from service.settings import Settings
+
+LARGE = 300_000
+
+
+async def describe(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say what came: method, path, length and digest of the body. /early answers at once; /late after the whole body."""
+    body, more = b"", scope["path"] != "/early"
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        more = message["more_body"]
+    words = f"{scope['method']} {scope['path']} {len(body)} {hashlib.sha256(body).hexdigest()}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(words))]})
+    await send({"type": "http.response.body", "body": words})
+
+
+class Transport(asyncio.Transport):
+    """A socket's place: keeps what is written, and whether somebody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.reading = True
+        self.closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+def opened(kind: type[HttpToolsProtocol], app: ASGIApp) -> tuple[HttpToolsProtocol, Transport]:
+    config = uvicorn.Config(app, http=kind, lifespan="off", log_config=None, interface="asgi3")
+    config.load()
+    protocol, transport = kind(config, ServerState(), {}, asyncio.get_running_loop()), Transport()
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+def run(course: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(course)
+
+
+async def feed(protocol: HttpToolsProtocol, transport: Transport, pieces: list[bytes]) -> None:
+    """Bring pieces as a socket does: none while nobody reads, none after the end."""
+    for piece in pieces:
+        for _ in range(50):
+            if transport.reading:
+                break
+            await asyncio.sleep(0)
+        if transport.closed:
+            break
+        protocol.data_received(piece)
+        await asyncio.sleep(0)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    protocol._unset_keepalive_if_required()
+
+
+async def answered(kind: type[HttpToolsProtocol], pieces: list[bytes]) -> tuple[bytes, bool]:
+    protocol, transport = opened(kind, describe)
+    await feed(protocol, transport, pieces)
+    return transport.written, transport.closed
+
+
+def cut(stream: bytes, rng: np.random.Generator) -> list[bytes]:
+    """Cut into pieces of up to 256 KiB, as sockets do; sometimes into small ones."""
+    pieces = []
+    while stream:
+        size = int(rng.choice([rng.integers(1, 50), rng.integers(1, 70_000), 262_144]))
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    return pieces
+
+
+def request(rng: np.random.Generator) -> bytes:
+    """A request of any kind, mostly with a large body."""
+    length = int(rng.choice([0, 1, 65_536, 65_537, rng.integers(1, 2000), rng.integers(60_000, LARGE)]))
+    body = rng.bytes(length)
+    path = rng.choice(["/late", "/late", "/early", "/a%20b?c=d"])
+    kind = rng.integers(12)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n"
+    if kind == 0:
+        middle = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in cut(body, rng))
+        return head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + middle + b"0\r\n\r\n"
+    more = {
+        1: "Connection: close\r\n",
+        2: "Upgrade: h2c\r\nConnection: Upgrade\r\n",
+        3: "Content-Length: 7\r\n",  # twice
+        4: "Transfer-Encoding: chunked\r\n",  # both
+    }.get(int(kind), "")
+    if kind == 5:
+        head = head.replace("1.1", "1.0")
+    if kind == 6:
+        more = "Expect: 100-continue\r\n"
+    said = {7: "x", 8: f"+{length}", 9: f"{length} "}.get(int(kind) + int(rng.integers(0, 8)), str(length))
+    return f"{head}{more}Content-Length: {said}\r\n\r\n".encode() + body
+
+
+def test_any_stream_is_answered_as_by_the_parser_alone(rng: np.random.Generator) -> None:
+    async def compare() -> None:
+        for _ in range(150):
+            stream = b"".join(request(rng) for _ in range(rng.integers(1, 5))) + (
+                b"\0\0" if rng.integers(8) == 0 else b""
+            )
+            pieces = cut(stream, rng)
+            assert await answered(Connection, pieces) == await answered(HttpToolsProtocol, pieces)
+
+    run(compare())
+
+
+def post(body: bytes, path: str = "/late", more: str = "") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_parser_sees_the_head_of_a_large_body_only(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    whole = HttpToolsProtocol.data_received
+
+    def watched(self: HttpToolsProtocol, data: bytes) -> None:
+        seen.append(len(data))
+        whole(self, data)
+
+    monkeypatch.setattr(HttpToolsProtocol, "data_received", watched)
+    stream = post(rng.bytes(LARGE)) + post(b"next")
+
+    async def course() -> None:
+        pieces = [stream[i : i + 100_000] for i in range(0, len(stream), 100_000)]
+        written, _ = await answered(Connection, pieces)
+        assert written.count(b"200 OK") == 2
+
+    run(course())
+    assert seen == [100_000, len(post(b"next"))]
+
+
+def test_nobody_reads_on_while_nobody_asks(rng: np.random.Generator) -> None:
+    asked, done = asyncio.Event(), asyncio.Event()
+    sizes: list[int] = []
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asked.wait()
+        more = True
+        while more:
+            message = await receive()
+            sizes.append(len(message["body"]))
+            more = message["more_body"]
+        done.set()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def course() -> None:
+        protocol, transport = opened(Connection, slow)
+        stream = post(rng.bytes(LARGE))
+        for start in range(0, 90_000, 30_000):
+            assert transport.reading
+            protocol.data_received(stream[start : start + 30_000])
+            await asyncio.sleep(0)
+        assert not transport.reading
+        asked.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert transport.reading
+        protocol.data_received(stream[90_000:])
+        assert not transport.reading
+        await done.wait()
+        assert sizes == [90_000 - (len(stream) - LARGE), LARGE - sum(sizes[:1])]
+        protocol._unset_keepalive_if_required()
+
+    run(course())
+
+
+def test_client_that_goes_away_within_a_body_is_told(rng: np.random.Generator) -> None:
+    kinds: list[str] = []
+
+    async def reader(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "http.request":
+            kinds.append("piece")
+        kinds.append(message["type"])
+
+    async def course() -> None:
+        protocol, transport = opened(Connection, reader)
+        stream = post(rng.bytes(LARGE))
+        await feed(protocol, transport, [stream[:100_000], stream[100_000:200_000]])
+        protocol.connection_lost(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    run(course())
+    assert kinds == ["piece", "piece", "http.disconnect"]
+
+
+@pytest.fixture
+def ask(model_folder: Any) -> Iterator[Callable[..., bytes]]:
+    """The whole service behind a real socket: sends pieces, gives what came back until the connection is closed or silent."""
+    values = Settings(models=model_folder, provider="cpu", body_timeout_s=0.3, max_body_bytes=4_000_000)
+    app = create_app(values, Repository.load(values))
+    config = uvicorn.Config(app, http=Connection, port=0, lifespan="off", log_config=None, interface="asgi3")
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+
+    def exchange(*pieces: bytes, answers: int = 1) -> bytes:
+        with socket.create_connection(listener.getsockname(), timeout=20) as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            got = b""
+            while got.count(b"HTTP/1.1 ") < answers or not got.endswith(b"}"):
+                data = connection.recv(65_536)
+                if not data:
+                    break
+                got += data
+            return got
+
+    yield exchange
+    server.should_exit = True
+    thread.join()
+    for threads in (app.state.poolserve.decoders, app.state.poolserve.poolers):
+        threads.shutdown()
+
+
+def pooled(x: np.ndarray, more: str = "") -> bytes:
+    text = orjson.dumps(x, option=orjson.OPT_SERIALIZE_NUMPY)
+    return post(b'{"op":"max","kernel":2,"tensor":%b}' % text, "/v1/pool", f"Content-Type: application/json\r\n{more}")
+
+
+def test_large_tensors_one_after_the_other_on_one_connection(
+    ask: Callable[..., bytes], rng: np.random.Generator
+) -> None:
+    tensors = [rng.normal(size=(8, 3, side, side)).astype(np.float32) for side in (32, 64, 2, 50)]
+    got = ask(b"".join(map(pooled, tensors)), answers=4)
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in got.split(b"HTTP/1.1 ")[1:]]
+    assert len(bodies) == 4
+    for body, x in zip(bodies, tensors, strict=True):
+        side = x.shape[-1] // 2
+        expected = x.reshape(8, 3, side, 2, side, 2).max((3, 5))
+        assert np.array_equal(np.float32(orjson.loads(body)["tensor"]), expected)
+
+
+def test_slow_body_is_a_408(ask: Callable[..., bytes], rng: np.random.Generator) -> None:
+    whole = pooled(rng.normal(size=(8, 3, 64, 64)))
+    got = ask(whole[:200_000], whole[200_000:-1])
+    assert got.startswith(b"HTTP/1.1 408 ")
+
+
+def test_body_that_is_said_to_be_too_large_is_not_waited_for(ask: Callable[..., bytes]) -> None:
+    head = b"POST /v1/pool HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000001\r\n\r\n"
+    assert ask(head).startswith(b"HTTP/1.1 413 ")
+
+
+def test_body_that_grows_too_large_is_refused_on_its_way(ask: Callable[..., bytes]) -> None:
+    head = b"POST /v1/pool HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    piece = b"%x\r\n%b\r\n" % (500_000, b" " * 500_000)
+    got = ask(head, *[piece] * 8, b"1\r\n ")
+    assert got.startswith(b"HTTP/1.1 413 ")
+
+
+def test_client_that_waits_to_be_asked_is_asked(ask: Callable[..., bytes], rng: np.random.Generator) -> None:
+    got = ask(pooled(rng.normal(size=(8, 3, 64, 64)), "Expect: 100-continue\r\n"), answers=2)
+    assert got.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
