@@ -37,7 +37,7 @@ class ModelParameters(BaseModel):
         None, description="Name of the model; may be left out where one is loaded.", examples=["digits"]
     )
     version: str | None = Field(
-        None, description="Version of the model; by default the one that is loaded.", examples=["1"]
+        None, description="Version of the model; by default the highest that is served.", examples=["1"]
     )
 
 

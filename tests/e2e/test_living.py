@@ -54,7 +54,7 @@ def explicit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[C
     folder = tmp_path / "models"
     save(folder, 1)
     flags = ("--models", str(folder), "--model-control", "explicit", "--drain-s", "0")
-    with serve(tmp_path / "server.log", *flags) as server, asyncio.Runner() as runner:
+    with serve(tmp_path / "server.log", *flags, TMPDIR=str(tmp_path)) as server, asyncio.Runner() as runner:
         address = f"127.0.0.1:{server.port}"
 
         async def make() -> Any:
@@ -131,7 +131,8 @@ def test_server_follows_files_that_are_copied_in_and_out(tmp_path: Path, rng: np
         while not said():
             assert server.process.poll() is None
 
-    with serve(tmp_path / "log", "--models", str(folder), "--model-control", "poll", "--poll-s", "0.05") as server:
+    flags = ("--models", str(folder), "--model-control", "poll", "--poll-s", "0.05")
+    with serve(tmp_path / "log", *flags, TMPDIR=str(tmp_path)) as server:
         assert ask(server).status_code == 404
         shutil.copytree(shop / "tiny" / "1", folder / "tiny" / "1")
         wait_for(server, lambda: ask(server).status_code == 200)

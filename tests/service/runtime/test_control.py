@@ -206,6 +206,27 @@ def test_broken_version_is_reported_and_the_old_one_serves(folder: Path, caplog:
     living(folder, test)
 
 
+def test_index_says_what_is_being_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(folder, 1)
+    seen: list[dict[str, str]] = []
+
+    async def test(control: Control, repository: Repository) -> None:
+        make = repository.loader._make
+
+        def watched(*args: Any) -> Model:
+            seen.append(states(repository))
+            return make(*args)
+
+        monkeypatch.setattr(repository.loader, "_make", watched)
+        save(folder, 2)
+        await control.look()
+        await control.look()
+        assert seen == [{"tiny/1": "READY", "tiny/2": "LOADING"}]
+        assert states(repository) == {"tiny/2": "READY"}
+
+    living(folder, test)
+
+
 def test_version_whose_files_change_while_they_are_copied_is_waited_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
