@@ -110,7 +110,7 @@ def trunk_of_tiles(trunk: ir.Model, card: ModelCard) -> tuple[ir.Model, TrunkGeo
     if reasons or analysis.parts:
         raise FeaturesError(f"its features need the whole image: {'; '.join(reasons) or 'they are of a part of it'}")
     shape = geometry(analysis)
-    make_ragged(model, analysis, image)
+    make_ragged(model, analysis, image, origins=True)
     return model, shape
 
 

@@ -1,7 +1,7 @@
 """Which cells of a canvas are the image's: masks from the extents, one a level, shared by all who need them.
 
 Cell j of a level (stride S, offset A) on a canvas that begins at y0 lies at cell y0/S + j of the image, and the image of
-height h has floor((h + A)/S) + 1 cells: it is inside where y0 + S·j <= h + A. No division, and nothing to round.
+height h has floor((h + A)/S) + 1 cells: it is inside where y0 + S·j < h + A + 1. No division, and nothing to round.
 """
 
 from __future__ import annotations
@@ -27,10 +27,20 @@ class Masks:
         image: the graph's input on which the images lie.
         extents: int64 (N,4), as plan.EXTENTS.
         axes: of the image, among them the batch, cells of the height and of the width.
+        origins: whether canvases may begin elsewhere than their image; else y0 and x0 are not looked at.
     """
 
-    def __init__(self, writer: Writer, image: ir.Value, extents: ir.Value, axes: Axes = PIXEL_AXES) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        image: ir.Value,
+        extents: ir.Value,
+        axes: Axes = PIXEL_AXES,
+        *,
+        origins: bool = True,
+    ) -> None:
         self.writer = writer
+        self._origins = origins
         self._image = image
         self._batch = axes.index(Batch())
         self._sides = {axis.level.side: index for index, axis in enumerate(axes) if isinstance(axis, Cells)}
@@ -49,22 +59,27 @@ class Masks:
         return self._column(_LENGTH[side])
 
     def pixel(self, level: Level) -> ir.Value:
-        """Give the first pixel of each cell of a canvas, in its image: y0 + S·j, int64 (N, cells)."""
+        """Give the first pixel of each cell of a canvas, in its image: y0 + S·j, int64 (N, cells); (cells,) without origins."""
         writer = self.writer
-        side = writer.op("Gather", [writer.op("Shape", [self._image]), writer.integer(self._sides[level.side])])
-        stride = writer.integer(level.stride)
-        last = writer.op("Div", [writer.op("Add", [side, writer.integer(level.offset)]), stride])
-        limit = writer.op("Add", [writer.op("Mul", [last, stride]), writer.integer(1)])
-        steps = writer.op("Range", [writer.integer(0), limit, stride])  # (cells,)
+        end = writer.op("Gather", [writer.op("Shape", [self._image]), writer.integer(self._sides[level.side])])
+        if level.offset != -1:
+            end = writer.op("Add", [end, writer.integer(level.offset + 1)])
+        steps = writer.op(
+            "Range", [writer.integer(0), end, writer.integer(level.stride)]
+        )  # ⌈end / S⌉ of them: the cells
+        if not self._origins:
+            return steps
         return writer.op("Add", [writer.along("Unsqueeze", self.origin(level.side), [1]), steps])
 
     def inside(self, level: Level) -> ir.Value:
         """Whether each cell of the canvas is the image's (and within the level's window), bool (N, cells)."""
         if level not in self._levels:
             writer = self.writer
-            bound = writer.op("Add", [self.length(level.side), writer.integer(level.offset)])
+            end = self.length(level.side)
+            if level.offset != -1:
+                end = writer.op("Add", [end, writer.integer(level.offset + 1)])
             pixel = self.pixel(level)
-            inside = writer.not_after(pixel, writer.along("Unsqueeze", bound, [1]))
+            inside = writer.op("Less", [pixel, writer.along("Unsqueeze", end, [1])])
             if level.window is not None:
                 start, end = (self._times(edge, level.stride) for edge in level.window)
                 within = writer.op("And", [writer.not_after(start, pixel), writer.op("Less", [pixel, end])])

@@ -17,7 +17,9 @@ from graphs.anysize.sizes import Level
 from graphs.anysize.writer import Writer
 
 
-def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value, coarse: int | None = None) -> frozenset[Level]:
+def make_ragged(
+    model: ir.Model, analysis: Analysis, image: ir.Value, coarse: int | None = None, *, origins: bool = False
+) -> frozenset[Level]:
     """Rewrite a model in place: a second input EXTENTS, and outputs that depend on each image alone.
 
     Before: analysed without obstacles, no output with positions.
@@ -29,6 +31,7 @@ def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value, coarse: in
         image: its input, with axes of the batch, the height and the width.
         coarse: stride in pixels of levels on which each image will have as many cells as its canvas, and needs no masks;
             None: masks on all.
+        origins: whether canvases are tiles, which begin anywhere in their image.
 
     Returns:
         The levels on which that is relied upon; none where `coarse` is None.
@@ -39,7 +42,7 @@ def make_ragged(model: ir.Model, analysis: Analysis, image: ir.Value, coarse: in
     count = "batch" if image.shape is None else image.shape[axes.index(Batch())]
     extents = ir.Value(name=EXTENTS, shape=ir.Shape([count, 4]), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.append(extents)
-    masks = Masks(Writer(graph), image, extents, axes)
+    masks = Masks(Writer(graph), image, extents, axes, origins=origins)
     fill = Fill(analysis, masks, coarse)
     fill_neighbours(graph, fill)
     fill_reductions(fill)
