@@ -8,17 +8,17 @@ import logging
 import signal
 import socket
 import sys
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from service.api.at_once import AtOnce
-from service.api.oip.at_once import InferAtOnce
-from service.api.pool_at_once import PoolAtOnce
+from service.api.at_once.roads import AtOnce
 from service.api.state import State
 from service.app import create_app
 from service.connection import Connection
+from service.prompt import PromptConnection
 from service.runtime import heap
 from service.runtime.repository import Repository, RepositoryError
 from service.runtime.session import ProviderError
@@ -72,7 +72,9 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         force=True,
     )
     heap.keep()
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # its passes say at each load how many nodes they removed
+    # Its passes say at each load how many nodes they removed, and its warnings give a broken graph's names as they are, newlines
+    # and all; what matters of them is in the error that follows.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     # SIGTERM must end the process while models load, too; process 1 of a container ignores what it does not handle.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     living = settings.model_control != "none"
@@ -87,15 +89,11 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
     except (RepositoryError, ProviderError) as error:
         sys.stderr.write(f"poolserve: cannot start:\n{error}\n")
         return 1
-    # The log's lines are written further in.
-    course: ASGIApp = app
-    if not settings.access_log:
-        course = InferAtOnce(course, state=app.state.poolserve)
-        course = AtOnce(course, settings=settings, known=app.state.asked)
-        course = PoolAtOnce(course, repeats=app.state.repeats, crowd=app.state.poolserve.pool_admission)
+    # What is answered at once has no line in the log: those are written further in.
+    connection = Connection if settings.access_log else partial(PromptConnection, answer=AtOnce(app))
     config = uvicorn.Config(
-        course,
-        http=Connection,
+        app,
+        http=cast("type[asyncio.Protocol]", connection),
         interface="asgi3",
         host=settings.host,
         port=settings.port,

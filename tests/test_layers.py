@@ -76,6 +76,7 @@ LAYERS = {
         ["runtime"],
         ["api"],
         ["app", "connection"],
+        ["prompt"],
         ["server"],
         ["workers"],
         ["__main__"],

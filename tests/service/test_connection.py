@@ -13,14 +13,14 @@ import numpy as np
 import orjson
 import pytest
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from service.app import create_app
 from service.connection import Connection
 from service.runtime.repository import Repository
 from service.settings import Settings
+from tests.wire import answered, cut, feed, opened
 
 LARGE = 300_000
 
@@ -39,76 +39,8 @@ async def describe(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": words})
 
 
-class Transport(asyncio.Transport):
-    """A socket's place: keeps what is written, and whether somebody reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.reading = True
-        self.closed = False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
-def opened(kind: type[HttpToolsProtocol], app: ASGIApp) -> tuple[HttpToolsProtocol, Transport]:
-    config = uvicorn.Config(app, http=kind, lifespan="off", log_config=None, interface="asgi3")
-    config.load()
-    protocol, transport = kind(config, ServerState(), {}, asyncio.get_running_loop()), Transport()
-    protocol.connection_made(transport)
-    return protocol, transport
-
-
 def run(course: Coroutine[Any, Any, None]) -> None:
     asyncio.run(course)
-
-
-async def feed(protocol: HttpToolsProtocol, transport: Transport, pieces: list[bytes]) -> None:
-    """Bring pieces as a socket does: none while nobody reads, none after the end."""
-    for piece in pieces:
-        for _ in range(50):
-            if transport.reading:
-                break
-            await asyncio.sleep(0)
-        if transport.closed:
-            break
-        protocol.data_received(piece)
-        await asyncio.sleep(0)
-    for _ in range(50):
-        await asyncio.sleep(0)
-    protocol._unset_keepalive_if_required()
-
-
-async def answered(kind: type[HttpToolsProtocol], pieces: list[bytes]) -> tuple[bytes, bool]:
-    protocol, transport = opened(kind, describe)
-    await feed(protocol, transport, pieces)
-    return transport.written, transport.closed
-
-
-def cut(stream: bytes, rng: np.random.Generator) -> list[bytes]:
-    """Cut into pieces of up to 256 KiB, as sockets do; sometimes into small ones."""
-    pieces = []
-    while stream:
-        size = int(rng.choice([rng.integers(1, 50), rng.integers(1, 70_000), 262_144]))
-        pieces.append(stream[:size])
-        stream = stream[size:]
-    return pieces
 
 
 def request(rng: np.random.Generator) -> bytes:
@@ -142,7 +74,7 @@ def test_any_stream_is_answered_as_by_the_parser_alone(rng: np.random.Generator)
                 b"\0\0" if rng.integers(8) == 0 else b""
             )
             pieces = cut(stream, rng)
-            assert await answered(Connection, pieces) == await answered(HttpToolsProtocol, pieces)
+            assert await answered(Connection, describe, pieces) == await answered(HttpToolsProtocol, describe, pieces)
 
     run(compare())
 
@@ -164,7 +96,7 @@ def test_parser_sees_the_head_of_a_large_body_only(rng: np.random.Generator, mon
 
     async def course() -> None:
         pieces = [stream[i : i + 100_000] for i in range(0, len(stream), 100_000)]
-        written, _ = await answered(Connection, pieces)
+        written, _ = await answered(Connection, describe, pieces)
         assert written.count(b"200 OK") == 2
 
     run(course())

@@ -10,12 +10,12 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from service.api.oip.at_once import InferAtOnce
+from service.api.at_once.roads import AtOnce
 from service.app import create_app
 from service.runtime.repository import Repository
 from service.runtime.session import Session
 from service.settings import Settings
-from tests.asgi import Asking, Inside, ask
+from tests.asgi import Asking, ask
 
 PATH = "/v2/models/colour/infer"
 SHAPE = (1, 3, 4, 5)
@@ -53,9 +53,7 @@ def post(json: bytes, *tail: bytes | None, path: str = PATH, length: int | None 
 
 def asked(app: FastAPI, *requests: Asking) -> int:
     """Ask one after the other. Returns how many went further in."""
-    inside = Inside(app)
-    ask(InferAtOnce(inside, state=app.state.poolserve), *requests)
-    return inside.entered
+    return ask(app, *requests, at_once=AtOnce(app))
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...] = SHAPE) -> bytes:

@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.pool_at_once import PoolAtOnce
+from service.api.at_once.roads import AtOnce
 from service.api.repeats import Repeats
 from service.app import create_app
 from service.runtime.repository import Repository
 from service.settings import Settings
-from tests.asgi import Asking, Inside, ask
+from tests.asgi import Asking, ask
 from tests.service.api.tensors import MATRIX, POOLED
 
 BODY = orjson.dumps({"op": "max", "kernel": 2, "tensor": MATRIX})
@@ -35,17 +35,14 @@ def app(model_folder: Path) -> Iterator[FastAPI]:
 
 
 class Outside:
-    """The application with what stands around it; `passed` counts the requests that went on to it."""
+    """The application with what is asked before it; `passed` counts the requests that went on to it."""
 
-    def __init__(self, app: FastAPI, repeats: Repeats | None = None) -> None:
-        self.inside = Inside(app)
-        repeats = app.state.repeats if repeats is None else repeats
-        self.app = PoolAtOnce(self.inside, repeats=repeats, crowd=app.state.poolserve.pool_admission)
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self.at_once = AtOnce(app)
 
     def passed(self, *requests: Asking) -> int:
-        before = self.inside.entered
-        ask(self.app, *requests)
-        return self.inside.entered - before
+        return ask(self.app, *requests, at_once=self.at_once)
 
 
 @pytest.fixture

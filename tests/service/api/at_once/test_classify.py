@@ -10,13 +10,13 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from service.api.at_once import AtOnce
+from service.api.at_once.roads import AtOnce
 from service.app import create_app
 from service.runtime.own_input import OwnInput
 from service.runtime.repository import Repository
 from service.runtime.session import Session
 from service.settings import Settings
-from tests.asgi import Asking, Inside, ask
+from tests.asgi import Asking, ask
 
 X = np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 4, 5)
 BODY = X.tobytes()
@@ -41,9 +41,7 @@ def post(*pieces: bytes | None, query: bytes = QUERY, length: int = len(BODY), *
 
 def asked(app: FastAPI, *requests: Asking) -> int:
     """Ask one after the other. Returns how many went further in."""
-    inside = Inside(app)
-    ask(AtOnce(inside, settings=app.state.poolserve.settings, known=app.state.asked), *requests)
-    return inside.entered
+    return ask(app, *requests, at_once=AtOnce(app))
 
 
 def test_second_of_a_form_is_answered_outside_and_as_the_first(app: FastAPI) -> None:
