@@ -202,7 +202,7 @@ def test_broken_model_stops_the_start_and_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"junk")
     ended = run_to_its_end("--models", str(tmp_path))
     assert ended.returncode == 1
-    assert f"{broken}: not a readable ONNX file" in ended.stderr
+    assert f"{broken.parent}: model.onnx: not a readable ONNX file" in ended.stderr
     assert "skip_broken_models=true" in ended.stderr
     with serve(tmp_path / "log", "--models", str(tmp_path), "--skip-broken-models", "true") as server:
         pages = httpx2.get(server.url + "/v1/models").json()["models"]
