@@ -41,7 +41,7 @@ With Python's own 5 ms, 4 clients of `digits` had a p99 of 34 to 46 ms while a R
 _SWEEP_S = (0.05, 0.5, 5.0, 60.0)
 """When to look whether models that left are gone; what hangs in rings goes only so."""
 
-Seen = dict[tuple[str, str], Hashable]
+Seen = dict[str, dict[str, Hashable]]
 """Fingerprints of a look, by name and version."""
 
 
@@ -62,7 +62,7 @@ class Control:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seen: Seen = {}
+        self._seen: Seen | None = None
         self._trouble = ""
 
     def start(self) -> None:
@@ -116,19 +116,26 @@ class Control:
                 log.exception("the repository could not be looked through")
 
     async def look(self) -> None:
-        """Go through all names once."""
+        """Go through all names once; what two looks in a row have seen the same of is acted upon.
+
+        A look is no moment: whoever copies a version in and deletes the one before between the listing of a folder and the look
+        into its versions makes a look that sees neither.
+        """
         repository = self._repository
         found = await self._work(self._loader.find_all)
         now = _fingerprints(found)
         before, self._seen = self._seen, now
+        if before is None:
+            return
 
         def load(each: Found, version: Version, predecessor: Model | None) -> Model:
-            if before.get((each.name, version.number)) != version.fingerprint:
+            if before[each.name][version.number] != version.fingerprint:
                 raise Unsettled
             return self._loader.load(each, version, predecessor)
 
         for name in sorted({*found, *repository.versions, *repository.refused}):
-            await self._settle(name, found.get(name), load)
+            if now.get(name, {}).keys() == before.get(name, {}).keys():
+                await self._settle(name, found.get(name), load)
 
     async def _settle(
         self, name: str, found: Found | None, load: Callable[[Found, Version, Model | None], Model]
@@ -233,7 +240,6 @@ class Control:
 
 def _fingerprints(found: Mapping[str, Found]) -> Seen:
     return {
-        (each.name, version.number): version.fingerprint
-        for each in found.values()
-        for version in each.versions.values()
+        name: {version.number: version.fingerprint for version in each.versions.values()}
+        for name, each in found.items()
     }

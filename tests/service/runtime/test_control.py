@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import tempfile
 import threading
@@ -185,6 +186,40 @@ def test_a_model_that_nobody_holds_is_gone_with_its_threads_and_its_copy(
     assert not list(own_temporary_folder.glob("**/*.onnx")) or gc.collect() >= 0
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_versions_that_are_swapped_in_the_middle_of_a_look_are_not_missed(
+    folder: Path, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is listed, then 3 comes and 2 goes, then the versions are looked into: neither is seen, 1 perhaps."""
+    if older:
+        save(folder, 1)
+    save(folder, 2)
+
+    async def test(control: Control, repository: Repository) -> None:
+        served: list[str] = []
+        repository.on_change.append(lambda: served.append(next(iter(repository.versions["tiny"]))))
+        for _ in range(3):
+            await control.look()
+        listed = os.listdir
+
+        def swapped(path: Path) -> list[str]:
+            names = listed(path)
+            if path == folder / "tiny" and "3" not in names:
+                save(folder, 3)
+                remove(folder, 2)
+            return names
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", swapped)
+            await control.look()
+        assert repository.find("tiny", None).version == "2"
+        for _ in range(3):
+            await control.look()
+        assert served == ["3"]
+
+    living(folder, test)
+
+
 def test_broken_version_is_reported_and_the_old_one_serves(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(folder, 1)
 
@@ -276,6 +311,8 @@ def test_repository_may_be_empty_and_fill_later(folder: Path) -> None:
         await control.look()
         assert repository.find(None, None).version == "3"
         shutil.rmtree(folder / "tiny")
+        await control.look()
+        assert repository.models  # it may be a folder that was replaced while it was looked at
         await control.look()
         assert not repository.models
 
