@@ -104,7 +104,6 @@ class Control:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.poll_s)
             try:
                 await self.look()
                 self._trouble = ""
@@ -114,6 +113,7 @@ class Control:
                 self._trouble = str(error)
             except Exception:  # a fault in one look must not be the last one's
                 log.exception("the repository could not be looked through")
+            await asyncio.sleep(self._settings.poll_s)
 
     async def look(self) -> None:
         """Go through all names once; what two looks in a row have seen the same of is acted upon.
@@ -180,7 +180,8 @@ class Control:
         elif not then.models and not reasons:
             reasons.append(f"its policy ({found.policy}) chooses none of its versions ({', '.join(found.versions)})")
         if reasons:
-            self._publish(name, None, Succession(dict(served), then.refused))
+            if served or not override.files:  # else there is no such model, and names that are sent are any number
+                self._publish(name, None, Succession(dict(served), then.refused))
             raise Malformed(f"model {name} cannot be loaded: {'; '.join(reasons)}")
         if overridden:
             for model in then.models.values():

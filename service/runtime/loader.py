@@ -29,7 +29,7 @@ from service.runtime.inside import find_inside
 from service.runtime.model import Model
 from service.runtime.policy import VersionPolicy
 from service.runtime.remote import Mirror, RemoteError, is_url
-from service.runtime.session import resolve_provider
+from service.runtime.session import ProviderError, resolve_provider
 from service.runtime.succession import Unsettled
 from service.settings import Settings
 
@@ -195,12 +195,18 @@ class Loader:
             if again is None or again.versions.get(number) != version:
                 raise Unsettled
             model = Model(name, number, path, settings, self.provider, configuration=copied)
-        except BrokenModel as error:
+        except Exception as error:
             self._left.put(copy)
-            raise BrokenModel(error.reason, version.path) from error
-        except BaseException:
-            self._left.put(copy)
-            raise
+            if isinstance(error, Unsettled):
+                raise
+            if isinstance(error, BrokenModel):
+                raise BrokenModel(error.reason, version.path) from error
+            # Whatever it is, it is of this version; what serves goes on.
+            log.exception("model %s/%s cannot be loaded", name, number)
+            reason = (
+                str(error) if isinstance(error, ProviderError) else "it cannot be loaded; the server's log says why"
+            )
+            raise BrokenModel(reason, version.path) from error
         weakref.finalize(model, self._left.put, copy).atexit = False
         return model
 
