@@ -28,7 +28,7 @@ EVERY_S = 2.0
 POLL_S = 0.25
 SECONDS = 600.0
 EARLY_S = 60.0
-"""When memory is what it should stay; in a short run, after a third of it. Medians over an eighth of the rest are compared."""
+"""When memory is what it should stay; in a short run, after a third of it. Medians over a quarter of the rest are compared."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ def summary(found: Found, seconds: float) -> dict[str, Any]:
     """Sum up."""
     early = [mb for at, mb in found.resident if at >= min(EARLY_S, seconds / 3)]
     every = [took for road in found.took_s.values() for took in road]
-    few = max(1, len(early) // 8)
+    few = max(1, len(early) // 4)
     after_minute, at_end = sorted(early[:few])[few // 2], sorted(early[-few:])[few // 2]
     return {
         "seconds": seconds,
