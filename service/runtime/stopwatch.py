@@ -27,10 +27,10 @@ _RUN_S = 0.002
 _CROWD = 16
 """Images of a usual batch."""
 
-_REPEAT_S = 0.003
+_REPEAT_S = 0.01
 """For about so long each is repeated, and the fastest kept: what else the machine does makes single ones longer, by much."""
 
-_ENOUGH_S = 0.25
+_ENOUGH_S = 0.5
 """After this long nothing is repeated more than it must be."""
 
 Kind = Literal["alone", "plain", "ragged"]
@@ -79,7 +79,7 @@ class Stopwatch:
         run()
         fastest = _clock(run)
         late = time.perf_counter() - self._started > _ENOUGH_S
-        for _ in range(int(np.clip(_REPEAT_S / fastest, 1 if late else 2, 10))):
+        for _ in range(int(np.clip(_REPEAT_S / fastest, 1 if late else 2, 30))):
             fastest = min(fastest, _clock(run))
         self._fastest[kind, images, side] = fastest
         return fastest
