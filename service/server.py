@@ -71,7 +71,6 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
         force=True,
     )
-    heap.keep()
     # Its passes say at each load how many nodes they removed, and its warnings give a broken graph's names as they are, newlines
     # and all; what matters of them is in the error that follows.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
@@ -106,6 +105,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
     )
     if not living:
         _freeze()
+    heap.keep()  # of what requests need, not of what loading has left
     server = Server(config, app.state.poolserve)
     server.run([_shared_socket(settings)] if share_port else None)
     return 0 if server.started else 1
