@@ -206,7 +206,7 @@ def test_broken_model_stops_the_start_and_is_named(tmp_path: Path) -> None:
     assert "skip_broken_models=true" in ended.stderr
     with serve(tmp_path / "log", "--models", str(tmp_path), "--skip-broken-models", "true") as server:
         pages = httpx2.get(server.url + "/v1/models").json()["models"]
-        assert [(page["name"], page["state"]) for page in pages] == [("good", "ready"), ("bad", "broken")]
+        assert [(page["name"], page["state"]) for page in pages] == [("bad", "broken"), ("good", "ready")]
         assert httpx2.post(server.url + "/v1/classify?model=good", content=png(3, 3)).status_code == 200
 
 
