@@ -33,8 +33,13 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def get(self, key: Hashable, write: Callable[[], bytes]) -> Session:
+    def get(self, key: Hashable, write: Callable[[], bytes], *, threads: int = 0) -> Session:
         """Find the session of a configuration, or build it from the graph that `write` serialises.
+
+        Args:
+            key: of the configuration.
+            write: writes its graph.
+            threads: of one run on the CPU; 0 is all cores.
 
         Raises:
             NotBuilt: it is not there, and this is an event loop's thread.
@@ -48,7 +53,7 @@ class Sessions:
             if _on_event_loop():
                 raise NotBuilt
             self.misses += 1
-        session = Session(write(), provider=self._provider, device_id=self._device_id)
+        session = Session(write(), provider=self._provider, device_id=self._device_id, threads=threads)
         with self._lock:
             self._sessions[key] = session
             while len(self._sessions) > self._most:

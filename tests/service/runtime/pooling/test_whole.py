@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from graphs.operators.native import compose_native
 from graphs.operators.regions.windows import window_geometry
+from service.runtime.pooling import sessions
+from service.runtime.pooling.pooler import Pooler
 from service.runtime.pooling.whole import Whole
 from service.runtime.session import Session
+from service.settings import Settings
 
 SHAPE = (3, 2, 4, 6)
 
@@ -66,3 +73,20 @@ def test_integers_have_no_arrays_that_stay(rng: np.random.Generator) -> None:
     assert pooled is not None
     assert np.array_equal(pooled, maximum(x))
     assert made.fixed() is None
+
+
+def test_one_thread_pools_what_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    class Watched(Session):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            threads.append(named["threads"])
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr(sessions, "Session", Watched)
+    pooler = Pooler(Settings(models=Path()), "cpu")
+    for shape in ((2, 512, 512), (2, 512, 514)):
+        x = np.ones(shape, np.float32)
+        course = pooler.prepare("pool", "max", {"kernel": 2}, {}, shape, x.dtype)
+        assert course.run(x, math.inf).tensor.shape == (2, 256, shape[-1] // 2)
+    assert threads == [1, 0]  # 0: as many as there are cores
