@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphs.anysize.compile import compile_plan
 from graphs.anysize.plan import Plan, TrunkGeometry
@@ -124,7 +125,8 @@ class Model:
         self._short: Shortness | None = None  # what of it runs on the event loop
         self._tick: Tick | None = None
         if provider == "cpu":
-            self._run_on_loop(plan, settings)
+            self._run_on_loop(graph, plan, settings)
+        self.network.forget()
         self.tiles = self._tile_queue(plan, settings, provider, rate)
         self.tiled = plan.tiled is not None
         self.tiled_reasons = tuple(str(obstacle) for obstacle in plan.tiled_obstacles)
@@ -164,6 +166,8 @@ class Model:
         costs, reason = measure(self.network, plan.ragged, smallest, crew)
         self.ragged = costs is not None and costs.ragged is not None
         self.ragged_reasons = tuple(map(str, plan.ragged_obstacles)) or ((reason,) if reason else ())
+        for one in crew.networks if crew is not None else ():
+            one.forget()
         lanes = None if crew is None else crew.lanes(name)
         return Batcher(
             self.network.run,
@@ -185,11 +189,12 @@ class Model:
             admission=Admission(rate, max_waiting=settings.max_queue),
         )
 
-    def _run_on_loop(self, plan: Plan, settings: Settings) -> None:
+    def _run_on_loop(self, graph: ir.Model, plan: Plan, settings: Settings) -> None:
         """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of one thread."""
         if not may_be_short(self.network, *self._warm_size):
             return
-        network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu")
+        network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu", like=self.network)
+        network.forget()
         short = measure_shortness(network, max(self.min_height, self.min_width))
         if short is None:
             return
@@ -202,7 +207,7 @@ class Model:
             max_batch=self._max_batch,
             max_waiting=settings.max_queue * settings.max_images,
         )
-        self.own_input.run_at_once(short, ranked)
+        self.own_input.run_at_once(graph, short, ranked)
         log.info("model %s: images of up to %d pixels run on the event loop", self.name, short.max_pixels)
 
     def tick_for(self, height: int, width: int) -> Tick | None:

@@ -13,6 +13,9 @@ from service.runtime.session import Provider, Session
 from service.runtime.wire import to_bytes
 from service.settings import Settings
 
+_KEPT_BYTES = 2**25
+"""A larger graph's bytes are not kept for networks like it."""
+
 
 class Network:
     """The sessions of one model. For one thread at a time.
@@ -26,8 +29,14 @@ class Network:
         ragged_bytes: size of the masked graph; 0 where there is no session of it.
     """
 
-    def __init__(self, plan: Plan, settings: Settings, provider: Provider) -> None:
+    def __init__(self, plan: Plan, settings: Settings, provider: Provider, *, like: Network | None = None) -> None:
         """Build the session of the plain graph; the masked one only when it is asked for.
+
+        Args:
+            plan: of the model.
+            settings: for threads and budgets.
+            provider: where it runs.
+            like: another one of the same plan: to write a graph as bytes takes longer than to make a session of them.
 
         Raises:
             ValueError: ONNX Runtime refuses the graph.
@@ -35,8 +44,12 @@ class Network:
         """
         self._settings, self._provider = settings, provider
         self.fixed, self.channels = _pixels_of(plan.plain)
-        data = to_bytes(plan.plain)
+        self._plain_data: bytes | None = None
+        self._ragged_data: bytes | None = None
+        data = (None if like is None else like._plain_data) or to_bytes(plan.plain)
         self.session = self._build(data)
+        if len(data) <= _KEPT_BYTES:
+            self._plain_data = data
         self.plain_bytes = len(data)
         self.outputs: Sequence[str] = self.session.outputs
         self._ragged: Session | None = None
@@ -46,24 +59,33 @@ class Network:
         settings = self._settings
         return Session(data, provider=self._provider, device_id=settings.device_id, threads=settings.threads)
 
-    def build_ragged(self, graph: ir.Model) -> None:
+    def build_ragged(self, graph: ir.Model, *, like: Network | None = None) -> None:
         """Build the session of the masked graph. It holds the weights once more.
 
         They cannot be had once: on the CPU, ONNX Runtime lays them out for its convolutions within each session. With the layout
         off, initializers shared by add_initializer took 10 MB instead of 54 for a second ResNet-18, and runs 58 ms instead of 36.
 
+        Args:
+            graph: masked.
+            like: another network, that has built it.
+
         Raises:
             ValueError: ONNX Runtime refuses the graph.
             ProviderError: it would not run where it must.
         """
-        data = to_bytes(graph)
+        data = (None if like is None else like._ragged_data) or to_bytes(graph)
         self._ragged = self._build(data)
+        self._ragged_data = data if len(data) <= _KEPT_BYTES else None
         self.ragged_bytes = len(data)
 
     def drop_ragged(self) -> None:
         """Give its memory back; where it was measured to be of no use."""
-        self._ragged = None
+        self._ragged = self._ragged_data = None
         self.ragged_bytes = 0
+
+    def forget(self) -> None:
+        """Give back the bytes that were kept for networks like this one; once all are made."""
+        self._plain_data = self._ragged_data = None
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run images of one size.

@@ -98,17 +98,20 @@ class OwnInput:
         height, width = shape[-2:] if channels_first else shape[-3:-1]
         return shape[0] if len(shape) == 4 else 1, height, width
 
-    def run_at_once(self, short: Shortness, finish: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]) -> None:
+    def run_at_once(
+        self, graph: ir.Model, short: Shortness, finish: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+    ) -> None:
         """Make a session for the event loop now: the model was found to be short enough for it.
 
         Args:
+            graph: as read, nothing put before it; at load it is still there.
             short: as found.
             finish: applied to a run's outputs.
 
         Raises:
             ValueError: ONNX Runtime refuses the graph. ProviderError: it would not run where it must.
         """
-        run = self._run(self._session(threads=1))
+        run = self._run(self._session(1, graph))
         self._short = short
         self._tick = Tick(
             lambda carried: finish(run(carried)),
@@ -180,9 +183,8 @@ class OwnInput:
             batcher.retire()
         log.info("model %s: session for its own input ready in %.2f s", self._model, time.monotonic() - started)
 
-    def _session(self, threads: int) -> Session:
-        graph, _ = self._source.read()
-        data = to_bytes(graph)
+    def _session(self, threads: int, graph: ir.Model | None = None) -> Session:
+        data = to_bytes(graph or self._source.read()[0])
         return Session(data, provider=self._provider, device_id=self._settings.device_id, threads=threads)
 
     def _run(self, session: Session) -> Run:

@@ -54,6 +54,7 @@ class Stopwatch:
         self._network = network
         self._rng = np.random.default_rng(0)
         self._fastest: dict[tuple[Kind, int, int], float] = {}  # seconds by kind, images and side
+        self._together: dict[int, int] = {}  # images by side
         self._started = time.perf_counter()
         side = max(_SIDE, smallest)
         self.sides = [side, 2 * side]
@@ -66,16 +67,22 @@ class Stopwatch:
         return True
 
     def _many(self, side: int) -> int:
-        """Images that are timed together."""
-        return int(np.clip(_RUN_S / self._seconds("alone", 1, side), 2, _MANY))
+        """Images that are timed together; how long one takes need not be known well for that."""
+        if side not in self._together:
+            run = self._run_of("alone", self._pixels(1, side))
+            run()
+            self._together[side] = int(np.clip(_RUN_S / min(_clock(run), _clock(run)), 2, _MANY))
+        return self._together[side]
+
+    def _pixels(self, images: int, side: int) -> np.ndarray:
+        return self._rng.integers(0, 256, (images, side, side, self._network.channels), np.uint8)
 
     def _seconds(self, kind: Kind, images: int, side: int) -> float:
         """Time a number of images, a few times when it is first asked for; the first run may allocate, and does not count."""
         known = self._fastest.get((kind, images, side))
         if known is not None:
             return known
-        pixels = self._rng.integers(0, 256, (images, side, side, self._network.channels), np.uint8)
-        run = self._run_of(kind, pixels)
+        run = self._run_of(kind, self._pixels(images, side))
         run()
         fastest = _clock(run)
         late = time.perf_counter() - self._started > _ENOUGH_S

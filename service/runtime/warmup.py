@@ -74,7 +74,7 @@ def measure(
             graph = ragged if alike is None else alike.model
             costs = _measure_ragged(runners[0], graph, stopwatch, switch_s, alike)
             for other in runners[1:]:
-                other.build_ragged(graph)
+                other.build_ragged(graph, like=runners[0])
             if crew is not None:
                 costs = replace(costs, ragged_pixels=min(costs.ragged_pixels, crew.max_pixels), alike=alike)
             return costs, ""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -25,7 +29,7 @@ def test_images_up_to_the_largest_side_that_pays_go_side_by_side(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, pays_to: int, largest: int | None
 ) -> None:
     """Sides 16, 32, 64, 128 are timed."""
-    monkeypatch.setattr(crew, "_gain", lambda _network, _networks, _threads, side: 1.5 if side <= pays_to else 1.05)
+    monkeypatch.setattr(crew, "_pays", lambda _network, _networks, _threads, side: side <= pays_to)
     plan, settings = plan_of(rng), Settings(threads=3)
     made = make_crew(Network(plan, settings, "cpu"), plan, settings, 16)
     assert (made and made.max_pixels) == (largest and largest**2)
@@ -36,7 +40,7 @@ def test_each_of_a_crew_gives_what_the_whole_machine_gives(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Relative error ≤ 1e-6: one thread may add in another order than several."""
-    monkeypatch.setattr(crew, "_gain", lambda *_: 2.0)  # it pays on any machine
+    monkeypatch.setattr(crew, "_pays", lambda *_: True)  # it pays on any machine
     plan, settings = plan_of(rng), Settings(threads=2)
     network = Network(plan, settings, "cpu")
     made = make_crew(network, plan, settings, 16)
@@ -48,6 +52,48 @@ def test_each_of_a_crew_gives_what_the_whole_machine_gives(
 
 
 def test_one_core_has_no_crew(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "_gain", lambda *_: 2.0)
+    monkeypatch.setattr(crew, "_pays", lambda *_: True)
     plan, settings = plan_of(rng), Settings(threads=1)
     assert make_crew(Network(plan, settings, "cpu"), plan, settings, 16) is None
+
+
+class Free:
+    """A network whose runs take nothing."""
+
+    channels = 1
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        return [pixels]
+
+
+def decided(monkeypatch: pytest.MonkeyPatch, gains: Sequence[float]) -> tuple[bool, int]:
+    """Decide by pairs that gain so much, on a clock that says so. Returns the decision, and how many pairs it took."""
+    pairs = 0
+
+    def times() -> Iterator[float]:
+        nonlocal pairs
+        yield from (0.0, 1.0) * 2  # what allocates, and one run
+        for gain in gains:
+            pairs += 1
+            yield from (0.0, gain, 0.0, 1.0)
+
+    clock = times()
+    monkeypatch.setattr(crew.time, "perf_counter", lambda: next(clock))
+    networks: Any = [Free(), Free()]
+    with ThreadPoolExecutor(2) as threads:
+        return crew._pays(networks[0], networks, threads, 16), pairs
+
+
+def test_pairs_decide_by_their_median(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is clear, as all eleven would; some of them are not run."""
+    for _ in range(50):
+        gains = rng.uniform(0.95, 1.25, 11).tolist()
+        pays, pairs = decided(monkeypatch, gains)
+        assert pays == (np.median(gains) >= 1.1)
+        assert 6 <= pairs <= 11
+
+
+def test_three_clear_pairs_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decided(monkeypatch, [1.9, 1.6, 2.1]) == (True, 3)
+    assert decided(monkeypatch, [0.5, 0.8, 0.7]) == (False, 3)
+    assert decided(monkeypatch, [1.9, 0.5, 2.0, 1.9]) == (True, 4)
