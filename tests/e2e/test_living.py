@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,61 @@ def test_swaps_under_load_fail_nobody_and_mix_nothing(monkeypatch: pytest.Monkey
     assert (found.wrong, found.stale) == (0, 0)
     assert len(found.seen) >= 4
     assert len(found.took_s) == 7
+
+
+def test_a_thousand_loads_and_unloads_while_others_ask_mix_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
+    folder, image = tmp_path / "models", rng.integers(0, 256, (5, 5, 3), np.uint8)
+    right, mild = {}, card(preprocessing={"scale": 1 / 2550})
+    for version in (1, 2):
+        TinyClassifier.random(version).save(folder / "tiny" / str(version), mild)
+        e = np.exp(TinyClassifier.random(version).logits(image, mild.preprocessing))
+        right[str(version)] = e / e.sum()
+    assert relative_error(right["1"], right["2"]) > 0.01
+    loads: list[dict[str, Any]] = [
+        {"parameters": {"config": json.dumps({"version_policy": {"specific": {"versions": [version]}}})}}
+        for version in (1, 2)
+    ]
+    changes, answers = Counter[int](), Counter[tuple[int, str]]()
+
+    async def storm(url: str) -> None:
+        async with httpx2.AsyncClient(base_url=url, timeout=60, limits=httpx2.Limits(max_connections=48)) as client:
+            left = iter(rng.integers(0, 3, 1000).tolist())
+            over = asyncio.Event()
+
+            async def change() -> None:
+                for kind in left:
+                    road = "unload" if kind == 2 else "load"
+                    body = {} if kind == 2 else loads[kind]
+                    answer = await client.post(f"/v2/repository/models/tiny/{road}", json=body)
+                    changes[answer.status_code] += 1
+
+            async def look() -> None:
+                while not over.is_set():
+                    answer = await client.post(
+                        "/v1/classify?model=tiny&shape=5,5,3&dtype=uint8&top=9", content=image.tobytes()
+                    )
+                    document = answer.json()
+                    answers[answer.status_code, document.get("version", "")] += 1
+                    if answer.status_code == 200:
+                        p = {row["index"]: row["probability"] for row in document["results"][0]["predictions"]}
+                        found = np.array([p[index] for index in range(len(p))])
+                        assert relative_error(found, right[document["version"]]) <= 1e-5
+
+            looking = [asyncio.ensure_future(look()) for _ in range(8)]
+            await asyncio.gather(*(change() for _ in range(32)))
+            over.set()
+            await asyncio.gather(*looking)
+            assert (await client.post("/v2/repository/models/tiny/load", json=loads[1])).status_code == 200
+            last = await client.post("/v1/classify?model=tiny&shape=5,5,3&dtype=uint8", content=image.tobytes())
+            assert (last.status_code, last.json()["version"]) == (200, "2")
+
+    flags = ("--models", str(folder), "--model-control", "explicit", "--drain-s", "0")
+    with serve(tmp_path / "log", *flags, TMPDIR=str(tmp_path)) as server:
+        asyncio.run(storm(server.url))
+    assert changes.total() == 1000
+    assert set(changes) == {200, 429}  # at most 16 wait for their turn
+    assert {(200, "1"), (200, "2")} < set(answers) <= {(200, "1"), (200, "2"), (404, "")}
+    assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize(
