@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import orjson
 import pytest
 from fastapi import FastAPI
 
 from service.api.at_once.roads import AtOnce
-from service.app import create_app
 from service.runtime.own_input import OwnInput
-from service.runtime.repository import Repository
 from service.runtime.session import Session
-from service.settings import Settings
 from tests.asgi import Asking, ask
 
 X = np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 4, 5)
 BODY = X.tobytes()
 QUERY = b"model=colour&shape=3,4,5&dtype=float32"
-
-
-@pytest.fixture
-def app(model_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
-    monkeypatch.setattr(
-        "service.runtime.handover.hand_over_s", lambda: 1e3
-    )  # so that everything runs on the event loop
-    settings = Settings(models=model_folder, provider="cpu", body_timeout_s=0.05)
-    repository = Repository.load(settings)
-    repository.start()
-    yield create_app(settings, repository)
-    repository.stop()
 
 
 def post(*pieces: bytes | None, query: bytes = QUERY, length: int = len(BODY), **headers: str) -> Asking:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,26 +10,11 @@ import pytest
 from fastapi import FastAPI
 
 from service.api.at_once.roads import AtOnce
-from service.app import create_app
-from service.runtime.repository import Repository
 from service.runtime.session import Session
-from service.settings import Settings
 from tests.asgi import Asking, ask
 
 PATH = "/v2/models/colour/infer"
 SHAPE = (1, 3, 4, 5)
-
-
-@pytest.fixture
-def app(model_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
-    monkeypatch.setattr(
-        "service.runtime.handover.hand_over_s", lambda: 1e3
-    )  # so that everything runs on the event loop
-    settings = Settings(models=model_folder, provider="cpu", body_timeout_s=0.05)
-    repository = Repository.load(settings)
-    repository.start()
-    yield create_app(settings, repository)
-    repository.stop()
 
 
 def worded(shape: tuple[int, ...] = SHAPE, *, binary: bool = True, **members: object) -> bytes:
