@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -29,6 +29,9 @@ _CROWD = 16
 
 _REPEAT_S = 0.01
 """For about so long each is repeated, and the fastest kept: what else the machine does makes single ones longer, by much."""
+
+_AGREE, _NEAR = 4, 1.03
+"""So many runs that take at most so many times as long as the fastest say that it was no accident: more would not change it."""
 
 _ENOUGH_S = 0.5
 """After this long nothing is repeated more than it must be."""
@@ -84,12 +87,14 @@ class Stopwatch:
             return known
         run = self._run_of(kind, self._pixels(images, side))
         run()
-        fastest = _clock(run)
+        took = [_clock(run)]
         late = time.perf_counter() - self._started > _ENOUGH_S
-        for _ in range(int(np.clip(_REPEAT_S / fastest, 1 if late else 2, 30))):
-            fastest = min(fastest, _clock(run))
-        self._fastest[kind, images, side] = fastest
-        return fastest
+        for _ in range(int(np.clip(_REPEAT_S / took[0], 1 if late else 2, 30))):
+            took.append(_clock(run))
+            if agree(took):
+                break
+        self._fastest[kind, images, side] = min(took)
+        return min(took)
 
     def _run_of(self, kind: Kind, pixels: np.ndarray) -> Callable[[], object]:
         network = self._network
@@ -138,6 +143,12 @@ class Stopwatch:
             after_same = min(after_same, _clock(partial(self._network.run, one)))
         extra_s = after_other - after_same
         return extra_s if extra_s > 0.5 * after_same else 0.0
+
+
+def agree(took: Sequence[float]) -> bool:
+    """Whether several runs took about as long as the fastest of them."""
+    near = _NEAR * min(took)
+    return sum(each <= near for each in took) >= _AGREE
 
 
 def _clock(run: Callable[[], object]) -> float:
