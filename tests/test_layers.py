@@ -105,6 +105,7 @@ LAYERS = {
             "owner",
             "deadline",
             "wire",
+            "tiling",
         ],
         ["admission", "partition", "shapes", "network", "pooling", "tile_batches", "tile_graphs", "source", "head"],
         ["grouping", "lanes", "stopwatch", "handover", "crew"],

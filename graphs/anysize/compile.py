@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx_ir as ir
 
 from graphs.anysize.analysis import Analysis, analyse, pixel_axes
+from graphs.anysize.domains import Axes
 from graphs.anysize.fold import fold_constants
 from graphs.anysize.geometry import geometry
 from graphs.anysize.plan import Obstacle, Plan, TiledPlan
@@ -38,18 +41,18 @@ def compile_plan(model: ir.Model, card: ModelCard) -> Plan:
     axes = pixel_axes(card.preprocessing.channel_count)
     analysis = analyse(folded.graph, {image: axes})
     obstacles = (*_outside(folded, fixed), *analysis.obstacles, *_maps(folded.graph, analysis))
-    cut: TiledPlan | tuple[Obstacle, ...] = obstacles
-    if not obstacles:
-        cut = split(folded, axes)
-        make_ragged(folded, analysis, image)
-    return Plan(
-        plain=plain,
-        ragged=None if obstacles else folded,
-        tiled=cut if isinstance(cut, TiledPlan) else None,
-        geometry=None if obstacles else geometry(analysis),
-        ragged_obstacles=obstacles,
-        tiled_obstacles=() if isinstance(cut, TiledPlan) else cut,
-    )
+    if obstacles:
+        return Plan(plain=plain, ragged=None, geometry=None, ragged_obstacles=obstacles, cut=lambda: obstacles)
+    its_geometry = geometry(analysis)
+    make_ragged(folded, analysis, image)
+    return Plan(plain=plain, ragged=folded, geometry=its_geometry, ragged_obstacles=(), cut=partial(_cut, plain, axes))
+
+
+def _cut(plain: ir.Model, axes: Axes) -> TiledPlan | tuple[Obstacle, ...]:
+    """Cut a plan's plain graph in two; it is not changed."""
+    folded = plain.clone()
+    fold_constants(folded)
+    return split(folded, axes)
 
 
 def _outside(model: ir.Model, fixed: Geometry) -> list[Obstacle]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -87,15 +89,27 @@ class Plan:
         plain: PIXELS uint8 (N,H,W,C) in, otherwise the file's graph; images of one size.
         ragged: PIXELS and EXTENTS in, outputs by name and order as `plain`: exact whatever lies around the images on
             their canvases. None where there are `ragged_obstacles`.
-        tiled: None where there are `tiled_obstacles`.
         geometry: None where the graph's spatial structure could not be followed.
         ragged_obstacles: empty where `ragged` is there.
-        tiled_obstacles: empty where `tiled` is there.
+        cut: makes `tiled`, or says what is in the way. It takes as long as all the rest, and most models never need it.
     """
 
     plain: ir.Model
     ragged: ir.Model | None
-    tiled: TiledPlan | None
     geometry: TrunkGeometry | None
     ragged_obstacles: tuple[Obstacle, ...]
-    tiled_obstacles: tuple[Obstacle, ...]
+    cut: Callable[[], TiledPlan | tuple[Obstacle, ...]]
+
+    @cached_property
+    def _cut(self) -> TiledPlan | tuple[Obstacle, ...]:
+        return self.cut()
+
+    @property
+    def tiled(self) -> TiledPlan | None:
+        """The graph cut in two, made when it is first asked for; None where there are `tiled_obstacles`."""
+        return self._cut if isinstance(self._cut, TiledPlan) else None
+
+    @property
+    def tiled_obstacles(self) -> tuple[Obstacle, ...]:
+        """Why there is no `tiled`; empty where it is there."""
+        return () if isinstance(self._cut, TiledPlan) else self._cut

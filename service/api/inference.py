@@ -228,16 +228,17 @@ async def _open(state: State, model: Model, upload: Upload, place: int, deadline
         if time.monotonic() > deadline:  # it waited for a thread too long: do not begin
             raise DeadlineExceeded("the time limit passed before the image was decoded")
         header = read_header(data)
-        if model.tiles is not None and model.tiles.takes(header.height, header.width):
+        large = header.height * header.width > settings.max_canvas_pixels  # whether it can be tiled is asked only then
+        if large and model.tiles is not None:
             model.check_size(header.height, header.width)
             model.tiles.cut(header)
             return open_rows(
                 data, channels=channels, max_pixels=settings.max_pixels, max_tiled_pixels=settings.max_tiled_pixels
             )
-        if header.height * header.width > settings.max_pixels and model.tiled_reasons:
+        if header.height * header.width > settings.max_pixels and model.tiling.reasons:
             raise PayloadTooLarge(
                 f"expected at most {settings.max_pixels} pixels, the image has {header.width}x{header.height},"
-                f" and model {model.name} takes none in tiles: {model.tiled_reasons[0]}"
+                f" and model {model.name} takes none in tiles: {model.tiling.reasons[0]}"
             )
         image = decode(data, channels=channels, max_pixels=settings.max_pixels)  # (H,W,C)
         model.check_size(image.shape[0], image.shape[1])

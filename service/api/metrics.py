@@ -110,6 +110,8 @@ class StateCollector(Collector):
 )
 async def metrics(state: Annotated[State, Depends(get_state)]) -> Response:
     """Queues (by model, and `pool`), refusals, batches and their pixels, and the cache of pooling graphs, of this process."""
+    for model in state.repository.served:
+        await model.tiling.know()
     registry = CollectorRegistry()
     registry.register(StateCollector(state))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -97,8 +97,8 @@ def _page(model: Model) -> ModelPage:
         receptive_field=trunk.receptive_field[::-1] if trunk else None,
         batching="ragged" if model.ragged else same,
         batching_reasons=list(model.ragged_reasons),
-        tiling=model.tiled,
-        tiling_reasons=list(model.tiled_reasons),
+        tiling=not model.tiling.reasons,
+        tiling_reasons=list(model.tiling.reasons),
         waiting=model.admission.waiting,
         card=model.card,
     )
@@ -107,6 +107,8 @@ def _page(model: Model) -> ModelPage:
 @router.get("/v1/models", summary="List the models", responses=error_responses(InvalidParameter))
 async def list_models(state: Annotated[State, Depends(get_state)], nothing: Nothing) -> ModelList:
     """Every version with its card: labels, head, preprocessing; and the device it really runs on."""
+    for model in state.repository.served:
+        await model.tiling.know()
     return ModelList(models=[_standing(state, row) for row in state.repository.standings()])
 
 
@@ -125,4 +127,6 @@ async def show_model(
     name: str, state: Annotated[State, Depends(get_state)], which: Annotated[VersionParameter, Query()]
 ) -> ModelPage:
     """One model's page."""
-    return _page(state.repository.find(name, which.version))
+    model = state.repository.find(name, which.version)
+    await model.tiling.know()
+    return _page(model)

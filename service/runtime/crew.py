@@ -63,7 +63,9 @@ class Crew:
     alike: Alike | None
 
     def lanes(self, name: str) -> Lanes:
-        """Give each a lane."""
+        """Give each a lane; all graphs are built."""
+        for network in self.networks:
+            network.forget()
         return Lanes([Lane(network.run, network.run_ragged) for network in self.networks], self.max_pixels, name)
 
 

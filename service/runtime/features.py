@@ -260,7 +260,7 @@ class Features:
         if cut.channels is None:
             raise FeaturesError(f"the number of channels of {cut.value!r} is not known")
         settings = self._settings
-        network = Network(Plan(cut.trunk, None, None, None, (), ()), settings, self._provider)
+        network = Network(Plan(cut.trunk, None, None, (), tuple), settings, self._provider)
         head = self._session(cut.head)
         mosaic = None
         try:

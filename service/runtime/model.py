@@ -36,8 +36,8 @@ from service.runtime.session import Provider, Session
 from service.runtime.source import Source
 from service.runtime.statistics import Statistics
 from service.runtime.tick import Tick
-from service.runtime.tile_graphs import load_tile_graphs
-from service.runtime.tiles import Limits, Tiles
+from service.runtime.tiles import Tiles, make_tiles
+from service.runtime.tiling import Tiling
 from service.runtime.warmup import first_runs, measure
 from service.settings import Settings
 
@@ -61,8 +61,6 @@ class Model:
         min_width: as min_height.
         ragged: whether images of different sizes share a run where that pays.
         ragged_reasons: why they do not; empty where they do.
-        tiled: whether an image can be cut into tiles.
-        tiled_reasons: why it cannot; empty where it can.
         classes: K, width of the output that is classified.
         label_names: K names: the card's labels, or the indices where it has none.
         network: what runs it.
@@ -73,7 +71,7 @@ class Model:
         statistics: what it has done.
         remembered: what endpoints keep of requests to it; it goes when the model goes.
         features: what its head pools, and the head by itself.
-        tiles: the queue of images that are too large for one canvas; None where it cannot tile.
+        tiling: whether an image can be cut into tiles, and why not.
         fingerprint: of the files that it was loaded from, for whoever looks for changes.
 
     Its threads end when nobody holds it any more, so that who found it before another version did is answered, however late he
@@ -127,10 +125,11 @@ class Model:
         if provider == "cpu":
             self._run_on_loop(graph, plan, settings)
         self.network.forget()
-        self.tiles = self._tile_queue(plan, settings, provider, rate)
-        self.tiled = plan.tiled is not None
-        self.tiled_reasons = tuple(str(obstacle) for obstacle in plan.tiled_obstacles)
-        queues: list[Retiring] = [self._batcher, self.own_input, self.features, *([self.tiles] if self.tiles else [])]
+        self.tiling = Tiling(plan.cut, self.network.plain_bytes, name=f"{name}/{version}")
+        self._tiles: Tiles | None = None
+        if self.trunk is not None:
+            self._tiles = make_tiles(self.tiling, self.trunk, settings, provider, name=f"{name}/{version}", rate=rate)
+        queues: list[Retiring] = [self._batcher, self.own_input, self.features, *([self._tiles] if self._tiles else [])]
         weakref.finalize(self, retire_all, queues).atexit = False
 
     def _find_output(self) -> int:
@@ -166,8 +165,6 @@ class Model:
         costs, reason = measure(self.network, plan.ragged, smallest, crew)
         self.ragged = costs is not None and costs.ragged is not None
         self.ragged_reasons = tuple(map(str, plan.ragged_obstacles)) or ((reason,) if reason else ())
-        for one in crew.networks if crew is not None else ():
-            one.forget()
         lanes = None if crew is None else crew.lanes(name)
         return Batcher(
             self.network.run,
@@ -178,23 +175,11 @@ class Model:
             max_waiting=settings.max_queue * settings.max_images,  # admission lets no more in
         )
 
-    def _tile_queue(self, plan: Plan, settings: Settings, provider: Provider, rate: float) -> Tiles | None:
-        if plan.tiled is None or plan.geometry is None:
-            return None
-        return Tiles(
-            partial(load_tile_graphs, plan.tiled, plan.geometry, settings, provider),
-            plan.geometry,
-            Limits(settings.max_canvas_pixels, settings.max_batch_pixels, settings.max_pixels),
-            name=f"{self.name}/{self.version}",
-            admission=Admission(rate, max_waiting=settings.max_queue),
-        )
-
     def _run_on_loop(self, graph: ir.Model, plan: Plan, settings: Settings) -> None:
         """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of one thread."""
         if not may_be_short(self.network, *self._warm_size):
             return
         network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu", like=self.network)
-        network.forget()
         short = measure_shortness(network, max(self.min_height, self.min_width))
         if short is None:
             return
@@ -210,6 +195,11 @@ class Model:
         self.own_input.run_at_once(graph, short, ranked)
         log.info("model %s: images of up to %d pixels run on the event loop", self.name, short.max_pixels)
 
+    @property
+    def tiles(self) -> Tiles | None:
+        """The queue of images that are too large for one canvas; None where it cannot tile. May wait: see `tiling`."""
+        return None if self._tiles is None or self.tiling.reasons else self._tiles
+
     def tick_for(self, height: int, width: int) -> Tick | None:
         """Give what runs pictures of a size on the event loop; None where that would hold it too long."""
         return self._tick if self._short is not None and height * width <= self._short.max_pixels else None
@@ -217,13 +207,14 @@ class Model:
     def start(self) -> None:
         """Start the threads that own the sessions."""
         self._batcher.start()
-        if self.tiles is not None:
-            self.tiles.start()
+        self.tiling.begin()
+        if self._tiles is not None:
+            self._tiles.start()
 
     def stop(self) -> None:
         """Finish what is queued, then end the threads; blocks."""
-        if self.tiles is not None:
-            self.tiles.stop()
+        if self._tiles is not None:
+            self._tiles.stop()
         self._batcher.stop()
         self.own_input.stop()
         self.features.stop()
@@ -231,7 +222,7 @@ class Model:
     @property
     def alive(self) -> bool:
         """Whether the owner threads are there to answer."""
-        return self._batcher.alive and self.features.alive and (self.tiles is None or self.tiles.alive)
+        return self._batcher.alive and self.features.alive and (self._tiles is None or self._tiles.alive)
 
     @property
     def session(self) -> Session:

@@ -48,7 +48,7 @@ class Network:
         self._ragged_data: bytes | None = None
         data = (None if like is None else like._plain_data) or to_bytes(plan.plain)
         self.session = self._build(data)
-        if len(data) <= _KEPT_BYTES:
+        if like is None and len(data) <= _KEPT_BYTES:
             self._plain_data = data
         self.plain_bytes = len(data)
         self.outputs: Sequence[str] = self.session.outputs

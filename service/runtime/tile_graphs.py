@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphs.anysize.plan import EXTENTS, OWNED, TiledPlan, TrunkGeometry
+from graphs.anysize.plan import EXTENTS, OWNED, TrunkGeometry
 from graphs.anysize.states import State
 from graphs.front import PIXELS
 from service.runtime.session import Provider, Session
+from service.runtime.tiling import Tiling
 from service.runtime.wire import to_bytes
 from service.settings import Settings
 
@@ -37,13 +38,14 @@ class TileGraphs(NamedTuple):
     release: Callable[[], None]
 
 
-def load_tile_graphs(plan: TiledPlan, geometry: TrunkGeometry, settings: Settings, provider: Provider) -> TileGraphs:
+def load_tile_graphs(tiling: Tiling, geometry: TrunkGeometry, settings: Settings, provider: Provider) -> TileGraphs:
     """Build both sessions; the head's on the CPU, which is quicker for one small run than the way to a device.
 
     Raises:
         ProviderError: the trunk would run elsewhere than asked for.
         ValueError: ONNX Runtime refuses a graph; says why.
     """
+    plan = tiling.graphs()
     data = to_bytes(plan.trunk)
     trunk = Session(data, provider=provider, device_id=settings.device_id, threads=settings.threads)
     pixels_in = next(value for value in plan.trunk.graph.inputs if value.name == PIXELS)
@@ -53,6 +55,8 @@ def load_tile_graphs(plan: TiledPlan, geometry: TrunkGeometry, settings: Setting
     side = max(*geometry.alignment, geometry.min_height, geometry.min_width)
     least = np.zeros((1, side, side, channels), np.uint8)  # (N,H,W,C)
     head = Session(to_bytes(plan.head), provider="cpu", threads=1)
+    states = plan.states
+    tiling.forget()
 
     def run_trunk(pixels: np.ndarray, extents: np.ndarray, owned: np.ndarray) -> Mapping[str, np.ndarray]:
         feeds = {PIXELS: pixels, EXTENTS: extents, OWNED: owned}
@@ -66,4 +70,4 @@ def load_tile_graphs(plan: TiledPlan, geometry: TrunkGeometry, settings: Setting
         place = np.array([(0, 0, side, side)], np.int64)
         trunk.run({PIXELS: least, EXTENTS: place, OWNED: place}, shrink=True)
 
-    return TileGraphs(run_trunk, run_head, plan.states, release)
+    return TileGraphs(run_trunk, run_head, states, release)

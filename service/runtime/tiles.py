@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -29,9 +30,12 @@ from service.runtime.admission import Admission
 from service.runtime.batcher import Answer
 from service.runtime.grid import Grid, TooLarge, cut
 from service.runtime.owner import Owner, settle
+from service.runtime.session import Provider
 from service.runtime.tile_batches import tile_batches
 from service.runtime.tile_course import Course
-from service.runtime.tile_graphs import TileGraphs
+from service.runtime.tile_graphs import TileGraphs, load_tile_graphs
+from service.runtime.tiling import Tiling
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +102,6 @@ class Tiles(Owner[Course]):
         self._limits = limits
         self._name = name
         self._clock = clock
-
-    def takes(self, height: int, width: int) -> bool:
-        """Whether an image is so large that it is to be cut."""
-        return height * width > self._limits.canvas_pixels
 
     def work(self, rows: Rows) -> int:
         """Count the pixels of an image that is to be cut, for the admission: those of its halos too."""
@@ -236,6 +236,28 @@ class Tiles(Owner[Course]):
         if now - course.logged_at >= _LOG_EVERY_S:
             course.logged_at = now
             log.info("model %s: %s, %.0f s", self._name, course.words(), now - course.started)
+
+
+def make_tiles(
+    tiling: Tiling, geometry: TrunkGeometry, settings: Settings, provider: Provider, *, name: str, rate: float
+) -> Tiles:
+    """Make the queue of a model.
+
+    Args:
+        tiling: of its graph.
+        geometry: of its trunk.
+        settings: for the limits.
+        provider: where the trunk runs.
+        name: of the model and its version.
+        rate: of the model, work per second (admission.py).
+    """
+    return Tiles(
+        partial(load_tile_graphs, tiling, geometry, settings, provider),
+        geometry,
+        Limits(settings.max_canvas_pixels, settings.max_batch_pixels, settings.max_pixels),
+        name=name,
+        admission=Admission(rate, max_waiting=settings.max_queue),
+    )
 
 
 def _bare(error: ServiceError) -> ServiceError:
