@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__":
+    gc.disable()  # importing makes much and leaves nothing behind: a tenth of it would be looking for garbage
+
 from service.server import serve
 from service.settings import Settings, SettingsError, bounds, load_settings, settings_table
 from service.workers import supervise
+
+gc.enable()
 
 EPILOG = """\
 examples:

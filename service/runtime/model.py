@@ -147,7 +147,7 @@ class Model:
             outputs, elapsed_s = first_runs(self.network, height, width)
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise BrokenModel(f"its warm-up on {height}×{width} pixels failed: {error}", path) from error
-        self._warm_size = height, width
+        self._warmed = height, width, elapsed_s
         output, images = outputs[self.scores_place], self.geometry.batch or 1
         if output.ndim != 2 or len(output) != images:
             raise BrokenModel(
@@ -177,7 +177,7 @@ class Model:
 
     def _run_on_loop(self, graph: ir.Model, plan: Plan, settings: Settings) -> None:
         """Measure whether runs are shorter than handing them to a thread; if so, give the event loop sessions of one thread."""
-        if not may_be_short(self.network, *self._warm_size):
+        if not may_be_short(self.network, *self._warmed):
             return
         network = Network(plan, settings.model_copy(update={"threads": 1}), "cpu", like=self.network)
         short = measure_shortness(network, max(self.min_height, self.min_width))

@@ -30,7 +30,7 @@ _CROWD = 16
 _REPEAT_S = 0.01
 """For about so long each is repeated, and the fastest kept: what else the machine does makes single ones longer, by much."""
 
-_AGREE, _NEAR = 4, 1.03
+_AGREE, _NEAR = 3, 1.03
 """So many runs that take at most so many times as long as the fastest say that it was no accident: more would not change it."""
 
 _ENOUGH_S = 0.5
@@ -145,10 +145,10 @@ class Stopwatch:
         return extra_s if extra_s > 0.5 * after_same else 0.0
 
 
-def agree(took: Sequence[float]) -> bool:
-    """Whether several runs took about as long as the fastest of them."""
+def agree(took: Sequence[float], enough: int = _AGREE) -> bool:
+    """Whether enough runs, the fastest among them, took about as long as the fastest."""
     near = _NEAR * min(took)
-    return sum(each <= near for each in took) >= _AGREE
+    return sum(each <= near for each in took) >= enough
 
 
 def _clock(run: Callable[[], object]) -> float:

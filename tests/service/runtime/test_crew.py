@@ -93,7 +93,8 @@ def test_pairs_decide_by_their_median(rng: np.random.Generator, monkeypatch: pyt
         assert 6 <= pairs <= 11
 
 
-def test_three_clear_pairs_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert decided(monkeypatch, [1.9, 1.6, 2.1]) == (True, 3)
-    assert decided(monkeypatch, [0.5, 0.8, 0.7]) == (False, 3)
-    assert decided(monkeypatch, [1.9, 0.5, 2.0, 1.9]) == (True, 4)
+def test_few_clear_gains_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decided(monkeypatch, [1.9, 1.7]) == (True, 2)
+    assert decided(monkeypatch, [1.5, 1.4, 1.5]) == (True, 3)
+    assert decided(monkeypatch, [0.5, 1.9, 0.4, 2.0]) == (True, 4)
+    assert decided(monkeypatch, [0.5] * 6) == (False, 6)
