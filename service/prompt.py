@@ -43,6 +43,10 @@ class PromptConnection(Connection):
         self._feeding = False
         self._held: tuple[RequestResponseCycle, _App] | None = None
         self._awaited: asyncio.Future[Any] | None = None
+        self._default_headers: list[tuple[bytes, bytes]] | None = None
+        self._default_lines = b""
+        self._quiet_since_s: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: _App) -> None:
         """Hold a request until all that has come is looked at; uvicorn calls this after the headers."""
@@ -53,6 +57,7 @@ class PromptConnection(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Give what comes to the parser; a body that has not come with it is left to the application."""
+        self._quiet_since_s = None
         self._feeding = True
         super().data_received(data)
         self._feeding = False
@@ -111,16 +116,44 @@ class PromptConnection(Connection):
 
     def _reply(self, cycle: RequestResponseCycle, reply: Reply) -> None:
         """Send an answer, as `RequestResponseCycle.send` does."""
-        lines = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        if cycle.default_headers is not self._default_headers:  # new ones each second, for the date
+            self._default_headers = cycle.default_headers
+            self._default_lines = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
         end = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self.transport.write(b"HTTP/1.1 200 OK\r\n%b%b%b\r\n%b" % (lines, reply.head, end, reply.content))
+        self.transport.write(b"HTTP/1.1 200 OK\r\n%b%b%b\r\n%b" % (self._default_lines, reply.head, end, reply.content))
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+            self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
+        """Close the connection when nothing has come for `timeout_keep_alive` seconds.
+
+        uvicorn has a timer for each request, and cancels it with the next. Here one timer looks whether it is time.
+        """
+        self._quiet_since_s = self.loop.time()
+        if self._watch is None:
+            self._watch = self.loop.call_later(self.timeout_keep_alive, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if self._quiet_since_s is None or self.transport.is_closing():
+            return  # uvicorn has a timer for the answer that is to come
+        left_s = self._quiet_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._watch = self.loop.call_later(left_s, self._look)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take out what nobody waits for any more."""
         super().connection_lost(exc)
         if self._awaited is not None:
             self._awaited.cancel()
+        if self._watch is not None:
+            self._watch.cancel()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.classify import NUMBERS_ONLY, ClassifyParameters, write_classes
+from service.api.classify import NUMBERS_ONLY, ClassifyParameters, Wording, write_classes
 from service.api.images import Upload
 from service.api.inference import Inference, Sizes, decode_and_run, explain, follow
 from service.api.intake import Body, Said, read_body, read_headers
@@ -43,11 +43,19 @@ _MAX_QUERY = 512
 
 
 class Asked(NamedTuple):
-    """What a query asks."""
+    """What a query asks.
+
+    Attributes:
+        parameters: checked.
+        model: that answers.
+        form: of the numbers that come; None: an image, or a file that says it itself.
+        wording: of the answer; None where there is more than one image, or its size is not known.
+    """
 
     parameters: ClassifyParameters
     model: Model
     form: Form | None
+    wording: Wording | None
 
 
 class FastPath:
@@ -130,10 +138,12 @@ class FastPath:
             return known
         parameters = _parameters(query)
         model = self._state.repository.find(parameters.model, parameters.version)
-        form = None
+        form = wording = None
         if parameters.shape is not None or parameters.dtype is not None:
             form = Form.declared(model, parameters.shape, parameters.dtype, self._settings)
-        asked = Asked(parameters, model, form)
+            if form.count == 1:
+                wording = Wording(model, parameters.top, form.height, form.width)
+        asked = Asked(parameters, model, form, wording)
         if len(query) <= _MAX_QUERY:
             self.known[query] = asked  # what is loaded does not change
             if len(self.known) > _MAX_ASKED:

@@ -202,6 +202,35 @@ def test_server_that_stops_answers_what_is_awaited_and_closes() -> None:
     run(course())
 
 
+@pytest.mark.parametrize("path", ["/reply", "/pending", "/none"])
+def test_quiet_connection_is_closed_in_time_and_no_other(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course() -> None:
+        loop, now = asyncio.get_running_loop(), [0.0]
+        started = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: started + now[0])
+        protocol, transport = opened(Prompt, Application())
+        protocol.timeout_keep_alive = 5
+        for at_s in (0.0, 4.0, 8.0):
+            now[0] = at_s
+            await turns()
+            protocol.data_received(post(path))
+            await turns()
+        now[0] = 12.9
+        await turns()
+        assert not transport.closed
+        now[0] = 13.1
+        await turns()
+        assert transport.closed
+        assert transport.written.count(b"200 OK") == 3
+        protocol.connection_lost(None)
+
+    async def turns() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    run(course())
+
+
 def test_client_that_does_not_read_is_left_to_the_application() -> None:
     async def course() -> None:
         application = Application()

@@ -10,7 +10,7 @@ from functools import partial
 from starlette.types import Scope
 
 from service.api.at_once.reply import Pending, Reply, reply
-from service.api.classify import write_classes
+from service.api.classify import Wording, write_classes
 from service.api.fast_path import UNSAID, Asked
 from service.api.inference import Inference
 from service.runtime.batcher import Answer
@@ -18,6 +18,7 @@ from service.runtime.batcher import Answer
 _CHANGING = frozenset({b"content-encoding", b"x-request-timeout"})
 """Headers that make something else of a request."""
 
+_JSON = b"application/json"
 _RAW = frozenset(media_type.encode() for media_type in UNSAID)
 
 
@@ -46,13 +47,14 @@ class ClassifyAtOnce:
         deadline = time.monotonic() + self._limit_s
         tick = asked.form.tick
         futures = [tick.submit(image, deadline) for image in asked.form.images(body)]
-        if len(futures) == 1:
-            return Pending(futures[0], partial(_word_one, asked, headers))
+        if asked.wording is not None:
+            return Pending(futures[0], partial(_word_one, asked, asked.wording, headers))
         return Pending(asyncio.gather(*futures), partial(_word, asked, headers))
 
 
-def _word_one(asked: Asked, headers: list[tuple[bytes, bytes]], answer: Answer) -> Reply:
-    return _word(asked, headers, (answer,))
+def _word_one(asked: Asked, wording: Wording, headers: list[tuple[bytes, bytes]], answer: Answer) -> Reply:
+    inference = Inference(asked.parameters, asked.model, answers=(answer,))
+    return reply(headers, _JSON, inference.server_timing().encode(), wording.write(answer))
 
 
 def _word(asked: Asked, headers: list[tuple[bytes, bytes]], answers: Sequence[Answer]) -> Reply:
@@ -60,4 +62,4 @@ def _word(asked: Asked, headers: list[tuple[bytes, bytes]], answers: Sequence[An
     assert form is not None  # else nothing ran
     inference = Inference(asked.parameters, asked.model, [(form.height, form.width)] * form.count, answers)
     content = write_classes(inference)
-    return reply(headers, b"application/json", inference.server_timing().encode(), content)
+    return reply(headers, _JSON, inference.server_timing().encode(), content)
