@@ -21,7 +21,7 @@ from service.runtime.costs import Costs
 _MARGIN = 1.05
 """By how much a canvas must be expected to be faster before it is preferred: what was measured has errors."""
 
-_QUEUE_S = 20e-6
+QUEUE_S = 20e-6
 """Seconds of a batch's way through the queue, beside its run: with runs that took no time, images alone took so much more each."""
 
 _MANY = 8
@@ -113,8 +113,8 @@ def _by_class(sizes: np.ndarray, costs: Costs, alike: Alike, max_pixels: int) ->
     largest, smallest = np.maximum.reduceat(ordered, begins), np.minimum.reduceat(ordered, begins)
     areas = largest.prod(1)
     limits = np.maximum(1, max_pixels // areas)
-    canvas_s = -(-counts // limits) * (costs.ragged.run_s + _QUEUE_S) + counts * costs.ragged.each.at(areas)
-    alone_s = np.add.reduceat(costs.alone.at(ordered.prod(1)) + _QUEUE_S, begins)
+    canvas_s = -(-counts // limits) * (costs.ragged.run_s + QUEUE_S) + counts * costs.ragged.each.at(areas)
+    alone_s = np.add.reduceat(costs.alone.at(ordered.prod(1)) + QUEUE_S, begins)
     mixed = (largest != smallest).any(1) & (areas <= costs.ragged_pixels) & (areas * 2 <= max_pixels)
     better = mixed & (canvas_s < alone_s)
     for place, begin in enumerate(begins.tolist()):
