@@ -1,7 +1,7 @@
 """Lanes: threads that each own a session of one thread, so that small batches run side by side, a core each.
 
 Within a small run the cores wait for each other more than they work: an image of 32×32 pixels took a convolutional network of 40
-layers 0.27 ms on one core and no less on two. Which images are small enough is measured (warmup.py).
+layers 0.27 ms on one core and no less on two. Which images are small enough is measured (crew.py).
 """
 
 from __future__ import annotations

@@ -9,14 +9,11 @@ from functools import partial
 
 from starlette.types import Scope
 
-from service.api.at_once.reply import Pending, Reply, reply
+from service.api.at_once.reply import CHANGING, Pending, Reply, reply
 from service.api.classify import Wording, write_classes
 from service.api.fast_path import UNSAID, Asked
 from service.api.inference import Inference
 from service.runtime.batcher import Answer
-
-_CHANGING = frozenset({b"content-encoding", b"x-request-timeout"})
-"""Headers that make something else of a request."""
 
 _JSON = b"application/json"
 _RAW = frozenset(media_type.encode() for media_type in UNSAID)
@@ -42,7 +39,7 @@ class ClassifyAtOnce:
             return None
         headers = scope["headers"]
         for name, value in headers:  # lower case, as ASGI has them
-            if name in _CHANGING or (name == b"content-type" and value not in _RAW):
+            if name in CHANGING or (name == b"content-type" and value not in _RAW):
                 return None
         deadline = time.monotonic() + self._limit_s
         tick = asked.form.tick

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 from starlette.types import Scope
 
-from service.api.at_once.reply import Pending, Reply, reply
+from service.api.at_once.reply import CHANGING, Pending, Reply, reply
 from service.api.inference import Inference, ModelParameters
 from service.api.oip.headers import HEADER_LENGTH
 from service.api.oip.infer import BINARY, PATH, WORTH
@@ -19,9 +19,6 @@ from service.runtime.batcher import Answer
 from service.runtime.model import Model
 
 _NO_PARAMETERS = ModelParameters()
-
-_CHANGING = frozenset({b"content-encoding", b"x-request-timeout"})
-"""Headers that make something else of a request."""
 
 _MAX_DIGITS = 4
 """Of the length of JSON that is remembered."""
@@ -98,6 +95,6 @@ def _said(headers: list[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
             length = int(value)
         elif name == b"accept-encoding":
             compressible = True
-        elif name in _CHANGING:
+        elif name in CHANGING:
             return None
     return None if length is None else (length, compressible)

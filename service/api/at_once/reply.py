@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from service.api.middleware import identify
 
+CHANGING = frozenset({b"content-encoding", b"x-request-timeout"})
+"""Headers that make something else of a request, which is then left to the application."""
+
 
 class Reply(NamedTuple):
     """A 200.
