@@ -30,10 +30,12 @@ def runs_natively(name: str, geometry: WindowGeometry, dtype: str) -> bool:
         dtype: of the input.
     """
     extents = [d * (k - 1) + 1 for k, d in zip(geometry.kernel, geometry.dilation, strict=True)]
+    # With a dilation wider than the plane, taps of a window that begins before the plane may step over all of it: there is
+    # nothing in it then, for which the nodes give the lowest number, or 0/0.
     fits = all(
-        max(before, after) < kernel and extent <= size + before + after
-        for (before, after), kernel, extent, size in zip(
-            geometry.pads, geometry.kernel, extents, geometry.plane, strict=True
+        max(before, after) < kernel and extent <= size + before + after and (not before or dilation <= size)
+        for (before, after), kernel, dilation, extent, size in zip(
+            geometry.pads, geometry.kernel, geometry.dilation, extents, geometry.plane, strict=True
         )
     )
     if not fits or name not in NATIVE or len(geometry.plane) > 3:

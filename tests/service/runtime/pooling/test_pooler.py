@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -238,3 +239,26 @@ def test_minus_infinity_alone_stays(pool: Pool, regions: dict[str, Any]) -> None
     x = np.full((1, 1, 4, 4), -np.inf, np.float32)
     assert (pool(x, "max", **regions).tensor == -np.inf).all()
     assert (pool(-x, "min", **regions).tensor == np.inf).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("op", ["max", "min", "avg", "sum"])
+def test_windows_that_step_over_the_plane_are_zero(pool: Pool, op: str, dtype: str, rng: np.random.Generator) -> None:
+    """Every plane, kernel, dilation and padding up to 3 cells: what a window without a cell gives is 0, and not −∞ or 0/0."""
+    stepped_over = 0
+    for size, kernel, dilation in itertools.product((1, 2, 3), (1, 2, 3), (1, 2, 3)):
+        x = rng.integers(-100, -1, size).astype(dtype)
+        extent = dilation * (kernel - 1) + 1
+        for padding in ("same", *range(kernel // 2 + 1)):
+            before = (extent - 1) // 2 if padding == "same" else int(padding)
+            count = size if padding == "same" else size + 2 * before - extent + 1
+            if count < 1:
+                continue
+            windows = [[i - before + dilation * tap for tap in range(kernel)] for i in range(count)]
+            inside = [x[[cell for cell in window if 0 <= cell < size]].astype(float) for window in windows]
+            stepped_over += sum(not cells.size for cells in inside)
+            fold = {"max": np.max, "min": np.min, "avg": np.mean, "sum": np.sum}[op]
+            expected = [float(fold(cells)) if cells.size else 0.0 for cells in inside]
+            same = {"kernel": kernel, "dilation": dilation, "padding": padding, "stride": 1, "spatial": 1}
+            assert pool(x, op, **same).tensor == pytest.approx(expected, rel=1e-6), same
+    assert stepped_over
