@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from rich.progress import Progress
 
 from benchmarks import results
@@ -103,12 +105,14 @@ def measure(case: Case, provider: str, rounds: int, progress: Progress) -> dict[
         return Round(**seconds), error
 
     try:
-        asyncio.run(pair(reverse=False))  # once unmeasured: first runs of a size allocate
+        gc.collect()
+        gc.freeze()  # and the loop, as the service has them
+        uvloop.run(pair(reverse=False))  # once unmeasured: first runs of a size allocate
         progress.advance(task)
         before = asdict(model.tally)
         worst = 0.0
         for number in range(rounds):
-            times, error = asyncio.run(pair(reverse=bool(number % 2)))
+            times, error = uvloop.run(pair(reverse=bool(number % 2)))
             found.append(times)
             worst = max(worst, error)
             progress.advance(task)

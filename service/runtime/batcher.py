@@ -19,6 +19,7 @@ import numpy as np
 from service.errors import DeadlineExceeded, InternalError, Overloaded, ServiceError
 from service.runtime.canvas import Tally, total
 from service.runtime.choice import Choice
+from service.runtime.deadline import Patience
 from service.runtime.grouping import WINDOW, Grouping
 from service.runtime.lanes import Lane, Lanes, RaggedRun, Run
 from service.runtime.owner import Owner, settle
@@ -86,6 +87,7 @@ class Batcher(Owner[Entry]):
         self._name = name
         self._grouping = grouping
         self._max_waiting = max_waiting
+        self._patience: Patience[Answer] | None = None
         self._pending: list[Entry] = []  # the owner thread's
         self._planned = 0  # images that are taken out of it and have not begun
 
@@ -94,19 +96,19 @@ class Batcher(Owner[Entry]):
         """What has run."""
         return total([self._lane.tally, *([lane.tally for lane in self._lanes.lanes] if self._lanes else ())])
 
-    async def submit(self, image: np.ndarray, deadline: float) -> Answer:
-        """Queue one image and wait for its answer.
-
-        Cancelling this coroutine takes the image out of the queue.
+    def submit(self, image: np.ndarray, deadline: float) -> asyncio.Future[Answer]:
+        """Queue one image. Cancelling the future takes it out.
 
         Args:
             image: uint8 (H,W,C).
             deadline: on the clock of `time.monotonic`; the image does not run after it.
 
+        Returns:
+            The answer to come. It raises DeadlineExceeded (504) if the deadline passed first, InternalError (500) if the run
+            failed for this image, also alone.
+
         Raises:
             Overloaded: 429; the queue is full.
-            DeadlineExceeded: 504; the deadline passed first.
-            InternalError: 500; the run failed for this image, also alone.
         """
         if self._max_waiting is not None:
             waiting = self._arrivals.qsize() + len(self._pending) + self._planned
@@ -114,9 +116,13 @@ class Batcher(Owner[Entry]):
                 raise Overloaded(
                     f"expected a place among {self._max_waiting} images that wait, there is none", retry_after_s=1
                 )
-        entry = Entry(image, image.shape[:2], deadline, asyncio.get_running_loop().create_future())
-        self._arrivals.put(entry)
-        return await entry.future
+        loop = asyncio.get_running_loop()
+        if self._patience is None or self._patience.loop is not loop:
+            self._patience = Patience(loop)
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._patience.watch(future, deadline)
+        self._arrivals.put(Entry(image, image.shape[:2], deadline, future))
+        return future
 
     def _own(self) -> None:
         pending = self._pending

@@ -264,8 +264,7 @@ class Model:
         tick = self.tick_for(*image.shape[:2])
         if tick is not None and tick.has_room(image.shape):
             return await tick.submit(image, deadline)
-        async with answered_by(deadline):
-            return await self._batcher.submit(image, deadline)
+        return await self._batcher.submit(image, deadline)
 
     async def infer_tiles(self, rows: Rows, deadline: float) -> Answer:
         """Run one image tile by tile, where there are `tiles`; its outputs are those of `infer`.
