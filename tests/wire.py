@@ -16,10 +16,11 @@ Kind = Callable[..., HttpToolsProtocol]
 
 
 class Transport(asyncio.Transport):
-    """A socket's place: keeps what is written, and whether somebody reads."""
+    """A socket's place: keeps what is written, who reads, and whether he does now."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
         super().__init__()
+        self.protocol = protocol
         self.written = b""
         self.reading = True
         self.closed = False
@@ -29,6 +30,23 @@ class Transport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         self.written += bytes(data)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert not self.reading, "uvloop reads on for the former"
+        self.protocol = protocol
+
+    def bring(self, piece: bytes) -> bytes:
+        """Give a piece to who reads; returns what he did not want."""
+        if not isinstance(self.protocol, asyncio.BufferedProtocol):
+            assert isinstance(self.protocol, asyncio.Protocol)
+            self.protocol.data_received(piece)
+            return b""
+        memory = memoryview(self.protocol.get_buffer(65_536))
+        size = min(len(memory), len(piece))
+        assert size, "nowhere to read to"
+        memory[:size] = piece[:size]
+        self.protocol.buffer_updated(size)
+        return piece[size:]
 
     def close(self) -> None:
         self.closed = True
@@ -47,7 +65,8 @@ def opened(kind: Kind, app: ASGIApp) -> tuple[HttpToolsProtocol, Transport]:
     """Open a connection."""
     config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
     config.load()
-    protocol, transport = kind(config, ServerState(), {}, asyncio.get_running_loop()), Transport()
+    protocol = kind(config, ServerState(), {}, asyncio.get_running_loop())
+    transport = Transport(protocol)
     protocol.connection_made(transport)
     return protocol, transport
 
@@ -55,14 +74,13 @@ def opened(kind: Kind, app: ASGIApp) -> tuple[HttpToolsProtocol, Transport]:
 async def feed(protocol: HttpToolsProtocol, transport: Transport, pieces: list[bytes]) -> None:
     """Bring pieces as a socket does: none while nobody reads, none after the end."""
     for piece in pieces:
-        for _ in range(50):
-            if transport.reading:
-                break
+        while piece and not transport.closed:
+            for _ in range(50):
+                if transport.reading:
+                    break
+                await asyncio.sleep(0)
+            piece = transport.bring(piece)  # noqa: PLW2901
             await asyncio.sleep(0)
-        if transport.closed:
-            break
-        protocol.data_received(piece)
-        await asyncio.sleep(0)
     for _ in range(50):
         await asyncio.sleep(0)
     protocol._unset_keepalive_if_required()

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.classify import NUMBERS_ONLY, ClassifyParameters, Wording, write_classes
 from service.api.images import Upload
 from service.api.inference import Inference, Sizes, decode_and_run, explain, follow
-from service.api.intake import Body, Said, read_body, read_headers
+from service.api.intake import Body, Said, filling, read_body, read_headers
 from service.api.numbers import Form, run_numbers
 from service.api.parameters import read_query
 from service.api.sending import send_answer
@@ -113,7 +113,9 @@ class FastPath:
         ticket = model.admission.admit(said.limit_s, said.length)
         answered = False
         try:
-            body = await read_body(request.receive, said, self._settings, whole=not numbers)
+            body = await read_body(
+                request.receive, said, self._settings, whole=not numbers, fill=filling(request.scope)
+            )
             ticket.begin()
             course: Coroutine[Any, Any, tuple[Sizes, Sequence[Answer], float]]
             if numbers or body[:6] == MAGIC:

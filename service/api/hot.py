@@ -7,8 +7,9 @@ faster than any hand-over; what is large is admitted as a model's requests are, 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,12 +18,13 @@ from service.api import templates
 from service.api.accept import Written, choose
 from service.api.answers import DEFAULTS, Action, Answer, write_answer
 from service.api.course import Timing, in_thread
-from service.api.intake import Body, Said, read_body, read_headers
+from service.api.intake import Body, Said, filling, read_body, read_headers
 from service.api.parameters import read_query
 from service.api.repeats import Repeats
 from service.api.sending import send_answer
 from service.api.state import State
 from service.api.tensors import Asked, Kind, kind_of_body, read_request
+from service.api.turns import Turns, breath
 from service.errors import DeadlineExceeded, ServiceError
 from service.runtime.admission import Ticket
 from service.runtime.pooling.pooler import Course
@@ -40,6 +42,12 @@ _SMALL_BODY = 2**16
 
 _PLAIN_BODY = 2**22
 """Bytes of raw numbers and .npy files that are read there: they are looked at, not parsed."""
+
+_TURN_BODY = 2**22
+"""Bytes of JSON that are read on the event loop too, in turns (turns.py): 6 ms."""
+
+_TURN_WORK = 2**20
+"""Cells that are pooled there: 1 ms; to write as many as text takes longer."""
 
 
 class _Plan(NamedTuple):
@@ -71,6 +79,7 @@ class Hot:
         self._settings = state.settings
         self._pooler = state.pooler
         self._admission = state.pool_admission
+        self._turns = Turns()
         self._templates = templates.Templates(max_elements=self._settings.max_tensor_elements)
         self.repeats = Repeats(max_body=self._settings.max_body_bytes)
 
@@ -96,7 +105,6 @@ class Hot:
         query = read_query(scope["query_string"])
         kind = kind_of_body(said.content_type, query)
         ticket: Ticket | None = None
-        answer: Answer | None
         answered = False
         try:
             if said.length is None or said.length > _SMALL_BODY:
@@ -104,32 +112,29 @@ class Hot:
             elif self._admission.waiting:
                 self._admission.refuse(said.limit_s)
             whole = kind not in {"json", "npy", "npz", "raw"}
-            body = await read_body(receive, said, self._settings, whole=whole)
+            body = await read_body(receive, said, self._settings, whole=whole, fill=filling(scope))
             if ticket is not None:
                 ticket.begin()
-            started = time.monotonic()
-            if _is_quick(kind, len(body)):
-                plan = self._plan(action, kind, body, said, query)
+            if ticket is None and not _is_quick(kind, len(body)):
+                ticket = self._begun(said)
+            read = partial(self._plan, action, kind, body, said, query)
+            if kind == "json" and _SMALL_BODY < len(body) <= _TURN_BODY:
+                async with self._turns.taken(receive, deadline, timing):
+                    plan = self._timed(read, timing)
+                    await breath()
+                    answer = self._run_at_once(action, plan, deadline, timing, most=_TURN_WORK)
             else:
-                if ticket is None:
-                    ticket = self._begun(said)
-
-                def read() -> _Plan:
-                    return self._plan(action, kind, body, said, query)
-
-                plan = await in_thread(self._state, read, receive, deadline, timing)
-            timing.decode = time.monotonic() - started - timing.queue
-            answer = None
-            if plan.work < SMALL_WORK:
-                with suppress(NotBuilt):  # the first of its kind
-                    answer = self._run(action, plan, deadline, timing)
+                if _is_quick(kind, len(body)):
+                    plan = self._timed(read, timing)
+                else:
+                    plan = await in_thread(self._state, partial(self._timed, read, timing), receive, deadline, timing)
+                answer = self._run_at_once(action, plan, deadline, timing, most=SMALL_WORK)
             if answer is None:
                 if ticket is None:
                     ticket = self._begun(said)
                 ticket.weigh(plan.work, 0)
-                answer = await in_thread(
-                    self._state, lambda: self._run(action, plan, deadline, timing), receive, deadline, timing
-                )
+                run = partial(self._run, action, plan, deadline, timing)
+                answer = await in_thread(self._state, run, receive, deadline, timing)
             answered = True
             self._learn(action, kind, body, query, plan)
             return answer
@@ -141,6 +146,19 @@ class Hot:
         ticket = self._admission.admit(said.limit_s, said.length)
         ticket.begin()
         return ticket
+
+    def _timed(self, read: Callable[[], _Plan], timing: Timing) -> _Plan:
+        started = time.monotonic()
+        plan = read()
+        timing.decode = time.monotonic() - started
+        return plan
+
+    def _run_at_once(self, action: Action, plan: _Plan, deadline: float, timing: Timing, *, most: int) -> Answer | None:
+        """Run on the event loop; None where it is too much, or the first of its kind."""
+        if plan.work < most:
+            with suppress(NotBuilt):
+                return self._run(action, plan, deadline, timing)
+        return None
 
     def _plan(self, action: Action, kind: Kind, body: Body, said: Said, query: dict[str, object]) -> _Plan:
         """Read the body and have every operator of it prepared; whatever is wrong with the request is found here."""

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import io
 import math
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NamedTuple
 
 import numpy as np
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from service.errors import InvalidParameter, Malformed, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from service.settings import Settings
 
 Body = bytes | memoryview
 """bytes where it came in one piece or without a length, else a view of a buffer that was filled as it came."""
+
+
+FILL = "body.fill"
+"""ASGI extension of a large body: {"fill": Fill}."""
+
+Fill = Callable[[memoryview], Awaitable[int]]
+"""Memory for all that has not been received → bytes that are there; what is missing comes by `receive`."""
 
 
 class Said(NamedTuple):
@@ -74,7 +81,7 @@ def _seconds(text: bytes) -> float:
     return seconds
 
 
-async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: bool) -> Body:
+async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: bool, fill: Fill | None = None) -> Body:
     """Read the whole body.
 
     Args:
@@ -82,6 +89,7 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
         said: by the headers.
         settings: for the limits.
         whole: `bytes` are wanted, because the parser takes nothing else; else a large body is written where it stays.
+        fill: what `filling` gives.
 
     Raises:
         PayloadTooLarge (413): as soon as max_body_bytes is passed, whatever the headers said.
@@ -92,41 +100,65 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
     begun = Receiving(receive)
     if begun.message is not None and begun.message["type"] == "http.request" and not begun.message.get("more_body"):
         return _allowed(begun.message.get("body", b""), settings)
-    size = 0
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             message = await begun
             if message["type"] == "http.request" and not message.get("more_body"):
                 body: Body = message.get("body", b"")
-                size = len(body)
+            elif whole or said.length is None:
+                body = await _collected(message, receive, settings)
             else:
-                # Not a bytearray, which is written full of zeros first: pages of this one are taken as the body comes, so
-                # that a Content-Length alone takes no memory.
-                filled = None if whole or said.length is None else np.empty(said.length, np.uint8).data
-                stream = io.BytesIO()  # gives up what it holds without a copy; a list of chunks is copied together
-                while True:
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    chunk = message.get("body", b"")
-                    end = size + len(chunk)
-                    if end > settings.max_body_bytes:
-                        raise PayloadTooLarge(f"expected a body of at most {settings.max_body_bytes} bytes, more came")
-                    if filled is None:
-                        stream.write(chunk)
-                    elif end > len(filled):
-                        raise Malformed(f"expected a body of {len(filled)} bytes by Content-Length, more came")
-                    else:
-                        filled[size:end] = chunk
-                    size = end
-                    if not message.get("more_body"):
-                        break
-                    message = await receive()
-                body = stream.getvalue() if filled is None else filled[:size]
+                body = await _filled(message, receive, said.length, fill)
     except TimeoutError:
-        raise RequestTimeout(
-            f"expected the whole body within {settings.body_timeout_s:g} s, got {size} bytes"
-        ) from None
+        raise RequestTimeout(f"expected the whole body within {settings.body_timeout_s:g} s, got less") from None
     return _allowed(body, settings)
+
+
+async def _collected(message: Message, receive: Receive, settings: Settings) -> bytes:
+    """Put pieces together, whose number nobody has said."""
+    stream = io.BytesIO()  # gives up what it holds without a copy; a list of pieces is copied together
+    while True:
+        stream.write(_piece(message))
+        if stream.tell() > settings.max_body_bytes:
+            raise PayloadTooLarge(f"expected a body of at most {settings.max_body_bytes} bytes, more came")
+        if not message.get("more_body"):
+            return stream.getvalue()
+        message = await receive()
+
+
+async def _filled(message: Message, receive: Receive, length: int, fill: Fill | None) -> memoryview:
+    """Fill memory as the body comes; `length`, by the headers, is allowed."""
+    # Not a bytearray, which is written full of zeros first: pages of this one are taken as the body comes, so that a
+    # Content-Length alone takes no memory.
+    memory = np.empty(length, np.uint8).data
+    size = 0
+    while True:
+        piece = _piece(message)
+        if size + len(piece) > length:
+            raise Malformed(f"expected a body of {length} bytes by Content-Length, more came")
+        memory[size : size + len(piece)] = piece
+        size += len(piece)
+        if not message.get("more_body"):
+            return memory[:size]
+        if fill is not None:
+            size += await fill(memory[size:])
+            fill = None
+            if size == length:
+                return memory
+        message = await receive()
+
+
+def _piece(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    piece: bytes = message.get("body", b"")
+    return piece
+
+
+def filling(scope: Scope) -> Fill | None:
+    """Give what reads a request's body from its socket into memory, after the first piece; None where nothing does."""
+    fill: Fill | None = scope.get("extensions", {}).get(FILL, {}).get("fill")
+    return fill
 
 
 class Receiving:
@@ -147,6 +179,11 @@ class Receiving:
             self._waited = next(self._course)
         except StopIteration as come:
             self.message = come.value
+
+    def now(self) -> Message | None:
+        """Give what came, and wait for nothing."""
+        self._course.close()
+        return self.message
 
     def __await__(self) -> Generator[Any, Any, Message]:
         if self.message is not None:

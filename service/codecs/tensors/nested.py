@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -130,23 +131,24 @@ def _count_rectangular(array: Array, shape: tuple[int, ...]) -> int:
 
     There are only lists and numbers in it.
     """
-    if len(shape) == 1:
-        return int(len(array) == shape[0])
     if len(array) != shape[0]:
         return 0
-    if len(shape) == 2:
+    for depth in range(1, len(shape)):
         try:
-            lengths = set(map(len, array))  # type: ignore[arg-type]  # a third faster than looking what they are
+            lengths = set(map(len, _lists(array, depth)))  # type: ignore[arg-type]  # a third faster than looking what they are
         except TypeError:  # a number has none
             return 0
-        return 1 + shape[0] if lengths == {shape[1]} else 0
-    total = 1
-    for part in array:
-        inside = _count_rectangular(part, shape[1:]) if isinstance(part, Array) else 0
-        if not inside:
+        if lengths != {shape[depth]}:
             return 0
-        total += inside
-    return total
+    return sum(math.prod(shape[:depth]) for depth in range(len(shape)))
+
+
+def _lists(array: Array, depth: int) -> Iterable[object]:
+    """Give what lies so deep in nested lists: at 1 the elements."""
+    elements: Iterable[object] = array
+    for _ in range(depth - 1):
+        elements = chain.from_iterable(elements)  # type: ignore[arg-type]
+    return elements
 
 
 def _fill(out: Tensor, array: Array, dtype: DType, name: str, place: str) -> None:
