@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,6 +25,8 @@ from service.api.sending import send_answer
 from service.api.state import State
 from service.api.tensors import Asked, Kind, kind_of_body, read_request
 from service.api.turns import Turns, breath
+from service.codecs.tensors.document import Document, parse
+from service.codecs.tensors.nested import NeedsWalk
 from service.errors import DeadlineExceeded, ServiceError
 from service.runtime.admission import Ticket
 from service.runtime.pooling.pooler import Course
@@ -48,6 +50,9 @@ _TURN_BODY = 2**22
 
 _TURN_WORK = 2**20
 """Cells that are pooled there: 1 ms; to write as many as text takes longer."""
+
+
+T = TypeVar("T")
 
 
 class _Plan(NamedTuple):
@@ -117,17 +122,16 @@ class Hot:
                 ticket.begin()
             if ticket is None and not _is_quick(kind, len(body)):
                 ticket = self._begun(said)
-            read = partial(self._plan, action, kind, body, said, query)
             if kind == "json" and _SMALL_BODY < len(body) <= _TURN_BODY:
-                async with self._turns.taken(receive, deadline, timing):
-                    plan = self._timed(read, timing)
-                    await breath()
-                    answer = self._run_at_once(action, plan, deadline, timing, most=_TURN_WORK)
+                plan, answer = await self._in_turn(
+                    action, body, said, query, receive=receive, deadline=deadline, timing=timing
+                )
             else:
+                read = partial(_timed, partial(self._plan, action, kind, body, said, query), timing)
                 if _is_quick(kind, len(body)):
-                    plan = self._timed(read, timing)
+                    plan = read()
                 else:
-                    plan = await in_thread(self._state, partial(self._timed, read, timing), receive, deadline, timing)
+                    plan = await in_thread(self._state, read, receive, deadline, timing)
                 answer = self._run_at_once(action, plan, deadline, timing, most=SMALL_WORK)
             if answer is None:
                 if ticket is None:
@@ -142,16 +146,34 @@ class Hot:
             if ticket is not None:
                 ticket.leave(answered=answered)
 
+    async def _in_turn(
+        self,
+        action: Action,
+        body: Body,
+        said: Said,
+        query: dict[str, object],
+        *,
+        receive: Receive,
+        deadline: float,
+        timing: Timing,
+    ) -> tuple[_Plan, Answer | None]:
+        """Take JSON of some megabytes over the event loop in steps of some milliseconds; what needs longer goes to a thread."""
+        async with self._turns.taken(receive, deadline, timing):
+            document = _timed(partial(parse, body, max_elements=self._settings.max_tensor_elements), timing)
+            document.walk = False
+            await breath()
+            with suppress(NeedsWalk):
+                plan = _timed(partial(self._plan, action, "json", document, said, dict(query)), timing)
+                await breath()
+                return plan, self._run_at_once(action, plan, deadline, timing, most=_TURN_WORK)
+        document.walk = True
+        read = partial(_timed, partial(self._plan, action, "json", document, said, query), timing)
+        return await in_thread(self._state, read, receive, deadline, timing), None
+
     def _begun(self, said: Said) -> Ticket:
         ticket = self._admission.admit(said.limit_s, said.length)
         ticket.begin()
         return ticket
-
-    def _timed(self, read: Callable[[], _Plan], timing: Timing) -> _Plan:
-        started = time.monotonic()
-        plan = read()
-        timing.decode = time.monotonic() - started
-        return plan
 
     def _run_at_once(self, action: Action, plan: _Plan, deadline: float, timing: Timing, *, most: int) -> Answer | None:
         """Run on the event loop; None where it is too much, or the first of its kind."""
@@ -160,7 +182,7 @@ class Hot:
                 return self._run(action, plan, deadline, timing)
         return None
 
-    def _plan(self, action: Action, kind: Kind, body: Body, said: Said, query: dict[str, object]) -> _Plan:
+    def _plan(self, action: Action, kind: Kind, body: Body | Document, said: Said, query: dict[str, object]) -> _Plan:
         """Read the body and have every operator of it prepared; whatever is wrong with the request is found here."""
         asked = self._read(kind, body, said, query)
         written, named = choose(said.accept, DEFAULTS[asked.form])
@@ -177,7 +199,7 @@ class Hot:
             work += one.work
         return _Plan(asked, prepared, work, written, named)
 
-    def _read(self, kind: Kind, body: Body, said: Said, query: dict[str, object]) -> Asked:
+    def _read(self, kind: Kind, body: Body | Document, said: Said, query: dict[str, object]) -> Asked:
         """Read the body: at once if its members were seen before."""
         if kind != "json" or query or not isinstance(body, bytes) or len(body) > templates.MAX_BODY:
             return read_request(kind, body, said.content_type, query, self._settings)
@@ -213,6 +235,14 @@ class Hot:
         )
         timing.encode = time.monotonic() - ended
         return answer
+
+
+def _timed(step: Callable[[], T], timing: Timing) -> T:
+    """Do a step of reading, and add its time."""
+    started = time.monotonic()
+    done = step()
+    timing.decode += time.monotonic() - started
+    return done
 
 
 def _is_quick(kind: Kind, length: int) -> bool:

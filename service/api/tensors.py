@@ -89,13 +89,13 @@ def kind_of_body(content_type: str, query: Mapping[str, object]) -> Kind:
 
 
 def read_request(
-    kind: Kind, body: bytes | memoryview, content_type: str, query: dict[str, object], settings: Settings
+    kind: Kind, body: bytes | memoryview | Document, content_type: str, query: dict[str, object], settings: Settings
 ) -> Asked:
     """Read a body of a known kind.
 
     Args:
         kind: as `kind_of_body` says.
-        body: bytes for forms and pictures.
+        body: bytes for forms and pictures; JSON may have been parsed.
         content_type: the header.
         query: its parameters; taken over.
         settings: for the limits.
@@ -103,10 +103,12 @@ def read_request(
     Raises:
         ServiceError: Malformed, PayloadTooLarge, UnsupportedMediaType, InvalidTensor, InvalidImage, InvalidParameter.
     """
+    if isinstance(body, Document):
+        return _from_json(body, query)
     if kind == "unsaid":
         kind = _sniffed(body)
     if kind == "json":
-        return _from_json(body, query, settings)
+        return _from_json(parse(body, max_elements=settings.max_tensor_elements), query)
     if kind == "form":
         return _from_form(bytes(body), content_type, query, settings)
     limit = settings.max_tensor_elements
@@ -191,8 +193,7 @@ def _array(document: Document, name: str, like: DType) -> Tensor:
     return document.tensor(name, _DTYPES.get(name) or (like if like.kind == "f" else DTYPES["float32"]))
 
 
-def _from_json(body: bytes | memoryview, query: dict[str, object], settings: Settings) -> Asked:
-    document = parse(body, max_elements=settings.max_tensor_elements)
+def _from_json(document: Document, query: dict[str, object]) -> Asked:
     names = array_names()
     form = document.form("tensor")
     tensor = document.tensor("tensor")

@@ -56,9 +56,10 @@ class Document:
 
     Attributes:
         names: its members' names, in order; none occurs twice.
+        walk: whether tensors may be read by a walk over their elements; else NeedsWalk is raised where it would be.
     """
 
-    __slots__ = ("_body", "_max_elements", "_object", "_where", "names")
+    __slots__ = ("_body", "_max_elements", "_object", "_where", "names", "walk")
 
     def __init__(self, found: Object, *, body: bytes | memoryview | None, max_elements: int, where: str = "") -> None:
         """Check the names.
@@ -82,6 +83,7 @@ class Document:
         self._body = body
         self._max_elements = max_elements
         self._where = where
+        self.walk = True
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -116,7 +118,7 @@ class Document:
             raise Malformed(f"{place}: expected at most {MAX_DEPTH} levels of nesting beside the tensors, got more")
         if isinstance(value, Array):
             return [self._plain(item, f"{place}[{i}]", left, depth + 1) for i, item in enumerate(value)]
-        inner = Document(value, body=None, max_elements=self._max_elements, where=f"{place}.")
+        inner = self._inner(value, f"{place}.")
         return {name: self._plain(value[name], f"{place}.{_shown(name)}", left, depth + 1) for name in inner.names}
 
     def value(self, name: str) -> object:
@@ -136,7 +138,12 @@ class Document:
             return None
         if not isinstance(value, Object):
             raise Malformed(f"{place}: expected an object, got {kind_of(value)}")
-        return Document(value, body=None, max_elements=self._max_elements, where=f"{place}.")
+        return self._inner(value, f"{place}.")
+
+    def _inner(self, found: Object, where: str) -> Document:
+        document = Document(found, body=None, max_elements=self._max_elements, where=where)
+        document.walk = self.walk
+        return document
 
     def parts(self, name: str) -> list[Document]:
         """Give a list of objects, such as `ops`, each as a document of its own.
@@ -155,7 +162,7 @@ class Document:
         for index, item in enumerate(value):
             if not isinstance(item, Object):
                 raise Malformed(f"{place}[{index}]: expected an object, got {kind_of(item)}")
-            parts.append(Document(item, body=None, max_elements=self._max_elements, where=f"{place}[{index}]."))
+            parts.append(self._inner(item, f"{place}[{index}]."))
         return parts
 
     def form(self, name: str) -> Form:
@@ -193,7 +200,9 @@ class Document:
         dtype = self._default(dtype)
         if isinstance(value, Array):
             brackets = self._brackets(name)
-            return read_array(value, dtype, max_elements=self._max_elements, name=place, brackets=brackets)
+            return read_array(
+                value, dtype, max_elements=self._max_elements, name=place, brackets=brackets, walk=self.walk
+            )
         return narrowed(np.array(number(value, dtype, place), WIDEST[dtype.kind]), dtype, place)
 
     def _default(self, dtype: DType | None) -> DType:
@@ -203,7 +212,7 @@ class Document:
 
     def _stated(self, name: str, value: Object, dtype: DType | None, place: str) -> Tensor:
         """Read an object with shape and either data or base64."""
-        stated = Document(value, body=None, max_elements=self._max_elements, where=f"{place}.")
+        stated = self._inner(value, f"{place}.")
         unknown = set(stated.names) - {"shape", "dtype", "data", "base64"}
         if unknown:
             raise InvalidTensor(f"{place}: expected shape, dtype and data or base64, got also {_shown(min(unknown))}")
@@ -232,6 +241,7 @@ class Document:
             name=f"{place}.data",
             brackets=None if brackets is None else brackets - 1,  # that of shape
             flat=True,
+            walk=self.walk,
         )
         if flat.size != math.prod(shape):
             raise InvalidTensor(f"{place}.data: expected {math.prod(shape)} numbers by its shape, got {flat.size}")

@@ -57,8 +57,19 @@ def count_arrays(value: object, depth: int = 0) -> int:
     return 0
 
 
+class NeedsWalk(Exception):
+    """Something is amiss, or not finite: only a walk over the elements can read it or say what it is."""
+
+
 def read_array(
-    array: Array, dtype: DType, *, max_elements: int, name: str, brackets: int | None, flat: bool = False
+    array: Array,
+    dtype: DType,
+    *,
+    max_elements: int,
+    name: str,
+    brackets: int | None,
+    flat: bool = False,
+    walk: bool = True,
 ) -> Tensor:
     """Make an array of nested lists of numbers.
 
@@ -73,6 +84,7 @@ def read_array(
         brackets: how many `[` the document has beside those that its other members need; None: not known, which costs
             the exact walk.
         flat: expect numbers only, no lists of them.
+        walk: over the elements, where it must be; 0.1 µs each.
 
     Returns:
         As nested: [] is (0,), [[], []] is (2, 0). C-contiguous.
@@ -81,6 +93,7 @@ def read_array(
         InvalidTensor (422): ragged, something other than numbers in it, more than 32 dimensions, or a number that the
             dtype does not have: 300 in uint8, 2.5 in an integer one, 1e39 in float32.
         PayloadTooLarge (413): more than max_elements.
+        NeedsWalk: and it was not to be.
     """
 
     def checked(sizes: Iterable[int]) -> tuple[int, ...]:
@@ -100,6 +113,8 @@ def read_array(
         and _count_rectangular(array, shape) == brackets
     ):
         return narrowed(numbers.reshape(shape), dtype, name)
+    if not walk:
+        raise NeedsWalk
     shape = checked(map(_length, parts))
     wide = np.empty(shape, WIDEST[dtype.kind])
     _fill(wide, array, dtype, name, name)

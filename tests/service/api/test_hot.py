@@ -16,6 +16,7 @@ from service.api.hot import Hot
 from service.api.middleware import Boundary
 from service.api.state import State
 from service.app import answer_error
+from service.codecs.tensors import nested
 from service.runtime.pooling import sessions
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.repository import Repository
@@ -272,3 +273,38 @@ def test_graph_of_a_new_configuration_is_built_in_a_thread(state: State, monkeyp
         assert status == 200
     assert len(threads) == 1
     assert threads[0] != threading.main_thread().name
+
+
+@pytest.mark.parametrize(
+    ("oddity", "status", "walked"),
+    [(b"0.5", 200, False), (b'"NaN"', 200, True), (b"[0.5]", 422, True), (b'"x"', 422, True), (b"1e39", 422, False)],
+    ids=["plain", "NaN", "ragged", "text", "too large"],
+)
+def test_large_json_is_read_on_the_loop_but_for_a_walk_over_its_elements(
+    state: State, monkeypatch: pytest.MonkeyPatch, oddity: bytes, status: int, walked: bool
+) -> None:
+    """Where numbers are not plain each is looked at, which takes ten times as long: in a thread."""
+    numbers = np.random.default_rng(0).standard_normal((5, 40, 50)).astype(np.float32)
+    numbers[3, 7, 9] = 0.125
+    body = b'{"op":"max","kernel":2,"tensor":%b}' % orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
+    assert len(body) > 2**16
+    assert body.count(b",0.125,") == 1
+    body = body.replace(b",0.125,", b",%b," % oddity)
+    walks: list[threading.Thread] = []
+    read = nested._fill
+
+    def watched(*arguments: Any) -> None:
+        walks.append(threading.current_thread())
+        read(*arguments)
+
+    monkeypatch.setattr(nested, "_fill", watched)
+    got, _, text = answer(ask(state, body, headers=(JSON, length(body)))[1])
+    assert got == status, text[:300]
+    assert bool(walks) == walked
+    assert threading.main_thread() not in walks
+    if status == 200:
+        numbers[3, 7, 9] = np.nan if walked else 0.5
+        expected = numbers.reshape(5, 20, 2, 25, 2).max((2, 4)).tolist()
+        assert orjson.loads(text.replace(b'"NaN"', b"-7"))["tensor"] == [
+            [[-7 if np.isnan(x) else np.float32(x) for x in row] for row in plane] for plane in expected
+        ]
