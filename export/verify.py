@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import secrets
 import tempfile
@@ -24,7 +25,14 @@ from export.to_onnx import INPUT, OUTPUTS, to_onnx
 from graphs.card import ModelCard
 
 TOLERANCE = 1e-5
-"""Largest relative error: max |ONNX Runtime − torch| / max |torch|, for each output of each batch."""
+"""Largest relative error: max |ONNX Runtime − torch| / max |torch|, for each output of each batch.
+
+What torch itself loses in float32 is not the file's error, and counts where it is all that there is: one network in some thousands
+has a batch whose features nearly cancel, and torch is off by 1e-5 of what is left.
+"""
+
+_OWN = 4
+"""Times torch's own rounding that is allowed for: the file's may be as large, and the other way."""
 
 Array = npt.NDArray[np.float32]
 
@@ -124,12 +132,16 @@ def verify(
                 raise VerificationError(
                     f"{output} at (N,C,H,W) = {shape}: torch gives shape {wanted.shape}, ONNX Runtime {got.shape}"
                 )
-        errors = []
-        for output, wanted, got in zip(OUTPUTS, expected, actual, strict=True):
-            errors.append(relative_error(wanted, got))
-            if not errors[-1] <= TOLERANCE:
+        errors = [relative_error(wanted, got) for wanted, got in zip(expected, actual, strict=True)]
+        if not max(errors) <= TOLERANCE:
+            errors = [
+                relative_error(wanted, got, rounding=_OWN * own)
+                for wanted, got, own in zip(expected, actual, _rounding(network, images, expected), strict=True)
+            ]
+        for output, off in zip(OUTPUTS, errors, strict=True):
+            if not off <= TOLERANCE:
                 raise VerificationError(
-                    f"{output} at (N,C,H,W) = {shape}, seed {seed}: relative error {errors[-1]:.2e}, allowed {TOLERANCE:.0e}"
+                    f"{output} at (N,C,H,W) = {shape}, seed {seed}: relative error {off:.2e}, allowed {TOLERANCE:.0e}"
                 )
         compared.append(Comparison(shape, max(errors)))
         if on_compared is not None:
@@ -155,13 +167,27 @@ def unseen_shapes(card: ModelCard) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def relative_error(expected: Array, actual: Array) -> float:
-    """Give max |actual − expected| / max |expected|; 0 where both are all 0, infinite where either is not finite."""
+def relative_error(expected: Array, actual: Array, *, rounding: float = 0.0) -> float:
+    """Give max |actual − expected| / max |expected|; 0 where both are all 0, infinite where either is not finite.
+
+    Args:
+        expected: any shape.
+        actual: the same shape.
+        rounding: part of the difference that is forgiven.
+    """
     if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
         return float("inf")
-    difference = float(np.abs(actual.astype(np.float64) - expected).max())
+    difference = max(0.0, float(np.abs(actual.astype(np.float64) - expected).max()) - rounding)
     scale = float(np.abs(expected).max())
     return 0.0 if difference == 0 else difference / scale if scale > 0 else float("inf")
+
+
+def _rounding(network: Network, images: Array, outputs: list[Array]) -> list[float]:
+    """Give the largest difference of each output, in float32, from what the network gives in float64."""
+    exact = copy.deepcopy(network).double()
+    with evaluating(exact):
+        wanted = [output.numpy() for output in exact(torch.from_numpy(images).double())]
+    return [float(np.abs(one - other).max()) for one, other in zip(outputs, wanted, strict=True)]
 
 
 def _checked(path: Path) -> ModelCard:
