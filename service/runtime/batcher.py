@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -56,9 +55,6 @@ class Entry:
 
 
 _Batch = tuple[list[Entry], Choice]
-
-_MANY_BATCHES = 16
-"""For fewer than these nothing is chosen again: choosing takes 8 µs an image."""
 
 
 class Batcher(Owner[Entry]):
@@ -179,20 +175,10 @@ class Batcher(Owner[Entry]):
         if self._lanes is not None:
             small = [batch for batch in batches if self._lanes.suit(batch[1])]
             if len(small) > 1 or any(choice.ragged for _, choice in small):
-                self._put_back(self._lanes.run(self._run_batch, small, self._would_choose_better))
+                self._lanes.run(self._run_batch, small)
                 rest = [batch for batch in batches if not self._lanes.suit(batch[1])]
         for batch in rest:
             self._run_batch(batch, self._lane)
-
-    def _would_choose_better(self, left: int) -> bool:
-        """Whether to choose again for what has not begun: as many images have come since, and there is much to choose."""
-        return left >= _MANY_BATCHES and self._arrivals.qsize() >= self._planned
-
-    def _put_back(self, batches: list[_Batch]) -> None:
-        """Let images wait again, in the order of their coming."""
-        entries = [entry for batch, _ in batches for entry in batch]
-        self._planned -= len(entries)
-        self._pending[:0] = sorted(entries, key=attrgetter("queued_at"))
 
     def _run_batch(self, planned: _Batch, lane: Lane) -> None:
         """Run who is still there."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -94,40 +93,28 @@ class Lanes:
         """Say whether a batch is for a lane: of small images, or of different sizes, for which nothing else has a session."""
         return choice.ragged or choice.shape[1] * choice.shape[2] <= self.max_pixels
 
-    def run(
-        self, work: Callable[[T, Lane], None], batches: Sequence[T], until: Callable[[int], bool] = lambda left: False
-    ) -> list[T]:
-        """Do all, in the order given, each in the lane that is free first; returns when nothing runs.
+    def run(self, work: Callable[[T, Lane], None], batches: Sequence[T]) -> None:
+        """Do all, in the order given, each in the lane that is free first; returns when all is done.
 
         Args:
             work: what to do with a batch in a lane; called from several threads at once.
             batches: any.
-            until: asked, after each batch of the caller's lane, with the number of those that have not begun: whether to leave
-                them.
-
-        Returns:
-            Those that were left.
         """
-        waiting, left = deque(batches), list[T]()
-
-        def drive(lane: Lane) -> None:
-            while True:
-                try:
-                    batch = waiting.popleft()
-                except IndexError:
-                    return
-                work(batch, lane)
-                if lane is self.lanes[0] and until(len(waiting)):
-                    with suppress(IndexError):  # others take some meanwhile
-                        while True:
-                            left.append(waiting.popleft())
-
-        others = [self._threads.submit(drive, lane) for lane in self.lanes[1 : len(waiting)]]
-        drive(self.lanes[0])
+        waiting = deque(batches)
+        others = [self._threads.submit(_drive, work, waiting, lane) for lane in self.lanes[1 : len(waiting)]]
+        _drive(work, waiting, self.lanes[0])
         for other in others:
             other.result()
-        return left
 
     def stop(self) -> None:
         """Let the threads end; they have nothing to do."""
         self._threads.shutdown(wait=False)
+
+
+def _drive(work: Callable[[T, Lane], None], waiting: deque[T], lane: Lane) -> None:
+    while True:
+        try:
+            batch = waiting.popleft()
+        except IndexError:
+            return
+        work(batch, lane)
