@@ -99,7 +99,7 @@ class Connection(HttpToolsProtocol):
         try:
             await filling.end
         finally:
-            self._left -= filling.size
+            self._left -= filling.let_go()
             if not self.transport.is_closing():
                 self._read_by(self)
         if not self._left:
@@ -133,6 +133,11 @@ class _Filling(asyncio.BufferedProtocol):
         if self.size == len(self._memory):
             self._connection.transport.pause_reading()  # what comes next is another request
             self._finish()
+
+    def let_go(self) -> int:
+        """Forget the memory: uvloop keeps the last such protocol of a connection. Returns how much of it was filled."""
+        self._memory = memoryview(b"")
+        return self.size
 
     def eof_received(self) -> None:
         """As the connection's."""

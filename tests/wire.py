@@ -34,6 +34,8 @@ class Transport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         assert not self.reading, "uvloop reads on for the former"
         self.protocol = protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            self._kept = protocol.get_buffer, protocol.buffer_updated  # until the next of its kind, as uvloop does
 
     def bring(self, piece: bytes) -> bytes:
         """Give a piece to who reads; returns what he did not want."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -187,6 +188,28 @@ def test_client_that_goes_away_within_a_body_is_told(rng: np.random.Generator) -
 
     run(course())
     assert kinds == ["piece", "piece", "http.disconnect"]
+
+
+def test_memory_is_not_kept() -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+
+    async def reader(scope: Scope, receive: Receive, send: Send) -> None:
+        first, fill = await receive(), filling(scope)
+        assert fill is not None
+        memory = np.empty(LARGE - len(first["body"]), np.uint8)
+        held.append(weakref.ref(memory))
+        assert await fill(memory.data) == memory.size
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def course() -> None:
+        protocol, transport = opened(Connection, reader)
+        stream = post(b"1" * LARGE)
+        await feed(protocol, transport, [stream[:100_000], stream[100_000:]])
+        assert transport.written.startswith(b"HTTP/1.1 204 ")
+        assert [one() for one in held] == [None]
+
+    run(course())
 
 
 @pytest.mark.parametrize("end", ["the client goes", "the application gives up"])
