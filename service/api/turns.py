@@ -18,7 +18,7 @@ from service.api.course import Timing
 from service.api.intake import Receiving
 from service.runtime.deadline import answered_by
 
-_ROUNDS = 3
+_ROUNDS = 2
 """Of the loop, in which a small request goes from its bytes to its answer; if nothing has come they take 10 µs each."""
 
 

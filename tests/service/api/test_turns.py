@@ -54,11 +54,10 @@ def test_turns_are_whole_and_in_the_order_of_asking() -> None:
 
 
 def test_others_are_answered_between_steps_and_turns() -> None:
-    """What needs three rounds of the loop is done before the next step, wherever it comes."""
+    """What needs two rounds of the loop is done before the next step, wherever it comes."""
     turns, heard = Turns(), list[str]()
 
     async def small() -> None:
-        await asyncio.sleep(0)
         await asyncio.sleep(0)
         heard.append("small")
 
