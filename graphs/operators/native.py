@@ -31,7 +31,7 @@ def runs_natively(name: str, geometry: WindowGeometry, dtype: str) -> bool:
     """
     extents = [d * (k - 1) + 1 for k, d in zip(geometry.kernel, geometry.dilation, strict=True)]
     # With a dilation wider than the plane, taps of a window that begins before the plane may step over all of it: there is
-    # nothing in it then, for which the nodes give the lowest number, or 0/0.
+    # nothing in it then, for which MaxPool gives the lowest number.
     fits = all(
         max(before, after) < kernel and extent <= size + before + after and (not before or dilation <= size)
         for (before, after), kernel, dilation, extent, size in zip(
