@@ -103,3 +103,8 @@ def cut(stream: bytes, rng: np.random.Generator) -> list[bytes]:
         pieces.append(stream[:size])
         stream = stream[size:]
     return pieces
+
+
+def post(body: bytes, path: str = "/late", more: str = "") -> bytes:
+    """A request with a body whose length is said."""
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -117,20 +117,18 @@ class Hot:
                 self._admission.refuse(said.limit_s)
             whole = kind not in {"json", "npy", "npz", "raw"}
             body = await read_body(receive, said, self._settings, whole=whole, fill=filling(scope))
+            quick = _is_quick(kind, len(body))
             if ticket is not None:
                 ticket.begin()
-            if ticket is None and not _is_quick(kind, len(body)):
+            elif not quick:
                 ticket = self._begun(said)
-            if kind == "json" and _SMALL_BODY < len(body) <= _TURN_BODY:
+            if kind == "json" and not quick and len(body) <= _TURN_BODY:
                 plan, answer = await self._in_turn(
                     action, body, said, query, receive=receive, deadline=deadline, timing=timing
                 )
             else:
                 read = partial(_timed, partial(self._plan, action, kind, body, said, query), timing)
-                if _is_quick(kind, len(body)):
-                    plan = read()
-                else:
-                    plan = await in_thread(self._state, read, receive, deadline, timing)
+                plan = read() if quick else await in_thread(self._state, read, receive, deadline, timing)
                 answer = self._run_at_once(action, plan, deadline, timing, most=SMALL_WORK)
             if answer is None:
                 if ticket is None:
