@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -24,6 +25,9 @@ from service.settings import Settings
 from tests.wire import answered, cut, feed, opened, post
 
 LARGE = 300_000
+
+START = b"HTTP/1.1 "
+REFUSED = START + b"400 "
 
 filled: list[int] = []
 """Bytes that were read into memory, of each body that could be."""
@@ -82,26 +86,29 @@ def request(rng: np.random.Generator) -> bytes:
     return f"{head}{more}Content-Length: {said}\r\n\r\n".encode() + body
 
 
-def _in_any_order(written: bytes, closed: bool) -> tuple[bytes, bool]:
-    return b"".join(sorted(written.split(b"HTTP/1.1 "))), closed
-
-
 def test_any_stream_is_answered_as_by_the_parser_alone(rng: np.random.Generator) -> None:
     filled.clear()
 
     async def compare() -> None:
-        for _ in range(150):
+        for number in range(150):
             stream = b"".join(request(rng) for _ in range(rng.integers(1, 5))) + (
                 b"\0\0" if rng.integers(8) == 0 else b""
             )
             pieces = cut(stream, rng)
+            if number == 0:  # one that is read into memory for certain
+                stream = post(rng.bytes(LARGE), "/memory")
+                pieces = [stream[i : i + 50_000] for i in range(0, len(stream), 50_000)]
             ours, theirs = (
                 await answered(Connection, describe, pieces),
                 await answered(HttpToolsProtocol, describe, pieces),
             )
-            if b" /memory " in stream:  # it is answered before what follows it is looked at, and found broken
-                ours, theirs = _in_any_order(*ours), _in_any_order(*theirs)
-            assert ours == theirs
+            if b" /memory " in stream and REFUSED in theirs[0]:
+                # The body is read to its end and answered, and what follows it too, before broken bytes behind that are looked at.
+                # The parser alone meets those first, and closes with requests before them unanswered.
+                assert Counter(theirs[0].split(START)) <= Counter(ours[0].split(START))
+                assert ours[1] == theirs[1]
+            else:
+                assert ours == theirs
 
     run(compare())
     assert any(filled), "no body was read into memory"
