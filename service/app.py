@@ -65,6 +65,8 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
         repository.start()
         state.control.start()
         yield
+        if state.reader is not None:
+            state.reader.close()
         await state.control.stop()
         await run_in_threadpool(repository.stop)
         state.decoders.shutdown()

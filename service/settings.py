@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         le=1024,
         description="Threads that decode images; 0: as many as cores. On a GPU host decoding is the limit.",
     )
+    json_reader: bool = Field(
+        True,
+        description="Whether a second process reads JSON of 64 kB to 4 MiB, too: half of a body, or all of it while this one is"
+        " busy. It takes 45 MB, starts when first wanted, and only where there are more cores than workers.",
+    )
     skip_broken_models: bool = Field(
         False,
         description="Serve the other models if one cannot be loaded. Off: say which and exit, so that it is noticed.",

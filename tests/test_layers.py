@@ -74,6 +74,7 @@ LAYERS = {
         ["settings"],
         ["codecs"],
         ["runtime"],
+        ["reader"],
         ["api"],
         ["app", "connection"],
         ["prompt"],

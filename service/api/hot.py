@@ -26,8 +26,10 @@ from service.api.state import State
 from service.api.tensors import Asked, Kind, kind_of_body, read_request
 from service.api.turns import Turns, breath
 from service.codecs.tensors.document import Document, parse
+from service.codecs.tensors.members import Members
 from service.codecs.tensors.nested import NeedsWalk
 from service.errors import DeadlineExceeded, ServiceError
+from service.reader.slots import MAX_BODY
 from service.runtime.admission import Ticket
 from service.runtime.pooling.pooler import Course
 from service.runtime.pooling.prepared import Pooled
@@ -44,9 +46,6 @@ _SMALL_BODY = 2**16
 
 _PLAIN_BODY = 2**22
 """Bytes of raw numbers and .npy files that are read there: they are looked at, not parsed."""
-
-_TURN_BODY = 2**22
-"""Bytes of JSON that are read on the event loop too, in turns (turns.py): 6 ms."""
 
 _TURN_WORK = 2**18
 """Cells that are pooled there: 0.5 ms; to write as many as text takes 5."""
@@ -83,7 +82,7 @@ class Hot:
         self._settings = state.settings
         self._pooler = state.pooler
         self._admission = state.pool_admission
-        self._turns = Turns()
+        self._turns = Turns(state.reader)
         self._templates = templates.Templates(max_elements=self._settings.max_tensor_elements)
         self.repeats = Repeats(max_body=self._settings.max_body_bytes)
 
@@ -122,7 +121,7 @@ class Hot:
                 ticket.begin()
             elif not quick:
                 ticket = self._begun(said)
-            if kind == "json" and not quick and len(body) <= _TURN_BODY:
+            if kind == "json" and not quick and len(body) <= MAX_BODY:
                 plan, answer = await self._in_turn(
                     action, body, said, query, receive=receive, deadline=deadline, timing=timing
                 )
@@ -155,15 +154,19 @@ class Hot:
         timing: Timing,
     ) -> tuple[_Plan, Answer | None]:
         """Take JSON of some megabytes over the event loop in steps of some milliseconds; what needs longer goes to a thread."""
-        async with self._turns.taken(receive, deadline, timing):
-            document = _timed(partial(parse, body, max_elements=self._settings.max_tensor_elements), timing)
-            document.walk = False
-            await breath()
-            with suppress(NeedsWalk):
-                plan = _timed(partial(self._plan, action, "json", document, said, dict(query)), timing)
+        with suppress(NeedsWalk):
+            async with self._turns.taken(body, receive, deadline, timing) as members:
+                known: Document | Members
+                if members is not None:
+                    known = members
+                else:
+                    known = _timed(partial(parse, body, max_elements=self._settings.max_tensor_elements), timing)
+                    known.walk = False
+                    await breath()
+                plan = _timed(partial(self._plan, action, "json", known, said, dict(query)), timing)
                 return plan, self._run_at_once(action, plan, deadline, timing, most=_TURN_WORK)
-        document.walk = True
-        read = partial(_timed, partial(self._plan, action, "json", document, said, query), timing)
+        walked = await self._turns.walked(body, deadline, timing)
+        read = partial(_timed, partial(self._plan, action, "json", walked or body, said, query), timing)
         return await in_thread(self._state, read, receive, deadline, timing), None
 
     def _begun(self, said: Said) -> Ticket:
@@ -178,7 +181,9 @@ class Hot:
                 return self._run(action, plan, deadline, timing)
         return None
 
-    def _plan(self, action: Action, kind: Kind, body: Body | Document, said: Said, query: dict[str, object]) -> _Plan:
+    def _plan(
+        self, action: Action, kind: Kind, body: Body | Document | Members, said: Said, query: dict[str, object]
+    ) -> _Plan:
         """Read the body and have every operator of it prepared; whatever is wrong with the request is found here."""
         asked = self._read(kind, body, said, query)
         written, named = choose(said.accept, DEFAULTS[asked.form])
@@ -195,7 +200,7 @@ class Hot:
             work += one.work
         return _Plan(asked, prepared, work, written, named)
 
-    def _read(self, kind: Kind, body: Body | Document, said: Said, query: dict[str, object]) -> Asked:
+    def _read(self, kind: Kind, body: Body | Document | Members, said: Said, query: dict[str, object]) -> Asked:
         """Read the body: at once if its members were seen before."""
         if kind != "json" or query or not isinstance(body, bytes) or len(body) > templates.MAX_BODY:
             return read_request(kind, body, said.content_type, query, self._settings)

@@ -22,12 +22,6 @@ def array_names() -> frozenset[str]:
     return frozenset({"grad_output", "indices", *found, *weights})
 
 
-@cache
-def not_parameters() -> frozenset[str]:
-    """The members of a JSON body that are read by themselves."""
-    return array_names() | {"tensor", "dtype", "ops"}
-
-
 def read_query(query: bytes) -> dict[str, object]:
     """Read the parameters of a query string.
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from service.api.parameters import array_names
+from service.reader.reader import Reader
 from service.runtime.admission import Admission
 from service.runtime.control import Control
 from service.runtime.pooling.pooler import Pooler
@@ -33,6 +35,7 @@ class State:
         pool_admission: its queue; work is counted in cells.
         pool_statistics: what the operators have done, as the protocol counts it.
         poolers: threads that read and pool large tensors; as many as cores.
+        reader: reads JSON beside this process; None where it is not to.
     """
 
     settings: Settings
@@ -44,6 +47,7 @@ class State:
     pool_admission: Admission = field(init=False)
     pool_statistics: Statistics = field(init=False)
     poolers: ThreadPoolExecutor = field(init=False)
+    reader: Reader | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.control = Control(self.settings, self.repository)
@@ -53,6 +57,9 @@ class State:
         self.pool_admission = Admission(_POOL_RATE, max_waiting=self.settings.max_queue)
         self.pool_statistics = Statistics()
         self.poolers = ThreadPoolExecutor(cores, thread_name_prefix="pool")
+        wanted = self.settings.json_reader and cores > self.settings.workers
+        limit = self.settings.max_tensor_elements
+        self.reader = Reader(max_elements=limit, names=array_names()) if wanted and Reader.possible else None
 
     @property
     def ready(self) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from service.api.parameters import add, array_names, flag, not_parameters, op_name
+from service.api.parameters import add, array_names, flag, op_name
 from service.codecs.images import decode
 from service.codecs.multipart import Part, read_form
 from service.codecs.tensors.document import Document, parse
-from service.codecs.tensors.dtypes import BOOL, DTYPES, DType, Tensor, check_shape
+from service.codecs.tensors.dtypes import DType, Tensor, check_shape
+from service.codecs.tensors.members import Members, read_beside, read_members
 from service.codecs.tensors.npy import MAGIC, read_npy
 from service.codecs.tensors.npz import read_npz
 from service.codecs.tensors.raw import read_raw
@@ -22,9 +23,6 @@ from service.settings import Settings
 Kind = Literal["json", "npy", "npz", "form", "raw", "image", "unsaid"]
 Form = Literal["nested", "flat", "base64", "npy", "npz", "raw", "png"]
 
-MAX_OPS = 64
-"""Operators on one upload: as many answers wait in memory together."""
-
 _KINDS: dict[str, Kind] = {
     "application/json": "json",
     "application/x-npy": "npy",
@@ -33,7 +31,6 @@ _KINDS: dict[str, Kind] = {
 }
 _UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})  # the last one is curl's own
 _TENSOR_NAMES = ("tensor", "image", "file")
-_DTYPES: dict[str, DType] = {"labels": DTYPES["int64"], "indices": DTYPES["int64"], "boxes": DTYPES["float64"]}
 
 
 @dataclass
@@ -89,13 +86,17 @@ def kind_of_body(content_type: str, query: Mapping[str, object]) -> Kind:
 
 
 def read_request(
-    kind: Kind, body: bytes | memoryview | Document, content_type: str, query: dict[str, object], settings: Settings
+    kind: Kind,
+    body: bytes | memoryview | Document | Members,
+    content_type: str,
+    query: dict[str, object],
+    settings: Settings,
 ) -> Asked:
     """Read a body of a known kind.
 
     Args:
         kind: as `kind_of_body` says.
-        body: bytes for forms and pictures; JSON may have been parsed.
+        body: bytes for forms and pictures; JSON may have been parsed, or read.
         content_type: the header.
         query: its parameters; taken over.
         settings: for the limits.
@@ -103,12 +104,14 @@ def read_request(
     Raises:
         ServiceError: Malformed, PayloadTooLarge, UnsupportedMediaType, InvalidTensor, InvalidImage, InvalidParameter.
     """
-    if isinstance(body, Document):
+    if isinstance(body, Members):
         return _from_json(body, query)
-    if kind == "unsaid":
-        kind = _sniffed(body)
-    if kind == "json":
-        return _from_json(parse(body, max_elements=settings.max_tensor_elements), query)
+    if not isinstance(body, Document):
+        kind = _sniffed(body) if kind == "unsaid" else kind
+        if kind == "json":
+            body = parse(body, max_elements=settings.max_tensor_elements)
+    if isinstance(body, Document):
+        return _from_json(read_members(body, array_names()), query)
     if kind == "form":
         return _from_form(bytes(body), content_type, query, settings)
     limit = settings.max_tensor_elements
@@ -170,7 +173,7 @@ def _from_text(name: str, text: str, like: DType, settings: Settings) -> Tensor:
     document = parse(b'{"%b":%b}' % (name.encode(), text.encode()), max_elements=settings.max_tensor_elements)
     if document.names != (name,):
         raise InvalidTensor(f"{name}: expected one tensor as JSON, got more")
-    return _array(document, name, like)
+    return read_beside(document, name, like)
 
 
 def _taken(arrays: dict[str, Tensor]) -> Tensor:
@@ -183,43 +186,20 @@ def _taken(arrays: dict[str, Tensor]) -> Tensor:
     raise InvalidTensor(f"expected an array named tensor among the {len(arrays)} of the body, got none")
 
 
-def _array(document: Document, name: str, like: DType) -> Tensor:
-    """Read an array that stands beside the tensor; floats in the tensor's own dtype where that is one."""
-    if name == "mask":
-        try:
-            return document.tensor(name, BOOL)
-        except InvalidTensor:
-            return document.tensor(name, DTYPES["float32"])  # weights
-    return document.tensor(name, _DTYPES.get(name) or (like if like.kind == "f" else DTYPES["float32"]))
-
-
-def _from_json(document: Document, query: dict[str, object]) -> Asked:
-    names = array_names()
-    form = document.form("tensor")
-    tensor = document.tensor("tensor")
-    parameters = document.members(not_parameters())
+def _from_json(members: Members, query: dict[str, object]) -> Asked:
+    parameters, arrays = members.parameters, members.arrays
     for name, value in query.items():
         add(parameters, name, value)
-    arrays = {name: _array(document, name, tensor.dtype) for name in document.names if name in names}
     compare = flag(parameters)
-    if "ops" not in document:
-        return Asked(tensor, form, [Job(op_name(parameters), parameters, arrays)], compare=compare)
+    if members.ops is None:
+        return Asked(members.tensor, members.form, [Job(op_name(parameters), parameters, arrays)], compare=compare)
     if "op" in parameters:
         raise InvalidParameter("expected op or ops, got both")
-    jobs = list(_jobs(document, parameters, arrays, tensor.dtype))
-    return Asked(tensor, form, jobs, many=True, compare=compare)
-
-
-def _jobs(document: Document, shared: Mapping[str, object], arrays: Mapping[str, Tensor], like: DType) -> Iterator[Job]:
-    """Read `ops`. What stands beside it holds for each of them that does not say otherwise."""
-    parts = document.parts("ops")
-    if not 0 < len(parts) <= MAX_OPS:
-        raise InvalidParameter(f"ops: expected 1 to {MAX_OPS} operators, got {len(parts)}")
-    names = array_names()
-    for place, part in enumerate(parts):
-        parameters = {**shared, **part.members(names)}
-        own = {name: _array(part, name, like) for name in part.names if name in names}
-        yield Job(op_name(parameters, f"ops[{place}]: "), parameters, {**arrays, **own})
+    jobs = []
+    for place, op in enumerate(members.ops):  # what stands beside `ops` holds for each that does not say otherwise
+        said = {**parameters, **op.parameters}
+        jobs.append(Job(op_name(said, f"ops[{place}]: "), said, {**arrays, **op.arrays}))
+    return Asked(members.tensor, members.form, jobs, many=True, compare=compare)
 
 
 def _from_form(body: bytes, content_type: str, query: dict[str, object], settings: Settings) -> Asked:

@@ -13,9 +13,14 @@ from starlette.types import Message
 
 from service.api.course import Timing
 from service.api.turns import Turns, breath
-from service.errors import DeadlineExceeded
+from service.codecs.tensors.document import parse
+from service.codecs.tensors.members import Members, read_members
+from service.errors import DeadlineExceeded, InvalidTensor
+from service.reader.halves import MIN_BODY
+from service.reader.reader import Reader, ReaderEnded
 
 LATER = 1e9
+BODY = b"{}"
 
 
 async def stays() -> Message:
@@ -41,7 +46,7 @@ def test_turns_are_whole_and_in_the_order_of_asking() -> None:
     turns, steps = Turns(), list[tuple[int, str]]()
 
     async def one(number: int) -> None:
-        async with turns.taken(stays, LATER, Timing()):
+        async with turns.taken(BODY, stays, LATER, Timing()):
             steps.append((number, "first"))
             await breath()
             steps.append((number, "second"))
@@ -62,7 +67,7 @@ def test_others_are_answered_between_steps_and_turns() -> None:
         heard.append("small")
 
     async def large() -> None:
-        async with turns.taken(stays, LATER, Timing()):
+        async with turns.taken(BODY, stays, LATER, Timing()):
             heard.append("first")
             asked.append(asyncio.ensure_future(small()))
             await breath()
@@ -90,17 +95,17 @@ def test_who_cannot_be_answered_takes_no_turn(
     turns, done = Turns(), list[str]()
 
     async def before() -> None:
-        async with turns.taken(repeats, LATER, Timing()):
+        async with turns.taken(BODY, repeats, LATER, Timing()):
             await breath()  # the deadline's timer has its turn
             done.append("before")
 
     async def hopeless() -> None:
         with pytest.raises(error):
-            async with turns.taken(receive, deadline, Timing()):
+            async with turns.taken(BODY, receive, deadline, Timing()):
                 done.append("hopeless")
 
     async def after() -> None:
-        async with turns.taken(stays, LATER, Timing()):
+        async with turns.taken(BODY, stays, LATER, Timing()):
             done.append("after")
 
     async def course() -> None:
@@ -115,10 +120,10 @@ def test_a_turn_that_fails_is_given_on() -> None:
 
     async def course() -> None:
         with pytest.raises(ZeroDivisionError):
-            async with turns.taken(stays, LATER, Timing()):
+            async with turns.taken(BODY, stays, LATER, Timing()):
                 raise ZeroDivisionError
         timing = Timing()
-        async with asyncio.timeout(10), turns.taken(stays, LATER, timing):
+        async with asyncio.timeout(10), turns.taken(BODY, stays, LATER, timing):
             assert timing.queue >= 0
 
     run(course())
@@ -129,16 +134,159 @@ def test_the_wait_is_told() -> None:
 
     async def course() -> None:
         async def long() -> None:
-            async with turns.taken(stays, LATER, Timing()):
+            async with turns.taken(BODY, stays, LATER, Timing()):
                 began = time.monotonic()
                 while time.monotonic() < began + 0.02:
                     await breath()
 
         async def waits() -> None:
-            async with turns.taken(stays, LATER, timing):
+            async with turns.taken(BODY, stays, LATER, timing):
                 pass
 
         await asyncio.gather(long(), waits())
 
     run(course())
     assert timing.queue >= 0.02
+
+
+class Beside(Reader):
+    """A reader whose process is a list: what is begun is done when the test says so."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(max_elements=10**7, names=())
+        self.slots, self.wanted = list(range(slots)), 0
+        self.begun: dict[int, asyncio.Future[Members]] = {}
+
+    def want(self) -> None:
+        self.wanted += 1
+
+    def take(self) -> int | None:
+        return self.slots.pop() if self.slots else None
+
+    def give(self, number: int) -> None:
+        self.slots.append(number)
+
+    def begin(self, number: int, *parts: bytes | memoryview, walk: bool = True) -> asyncio.Future[Members]:
+        self.begun[number] = asyncio.get_running_loop().create_future()
+        return self.begun[number]
+
+    def end(self, number: int, come: Members | Exception) -> None:
+        future = self.begun.pop(number)
+        if not future.done():
+            _ = future.set_exception(come) if isinstance(come, Exception) else future.set_result(come)
+        self.slots.append(number)
+        self.on_free()
+
+
+READ = read_members(parse(b'{"tensor":[1,2]}', max_elements=9), ())
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_who_would_wait_is_read_beside_and_comes_before_who_waits() -> None:
+    reader = Beside(1)
+    turns, order, leave = Turns(reader), list[tuple[str, bool]](), asyncio.Event()
+
+    async def one(name: str) -> None:
+        async with turns.taken(BODY, stays, LATER, Timing()) as members:
+            order.append((name, members is READ))
+            if name == "first":
+                await leave.wait()
+
+    async def course() -> None:
+        courses = [asyncio.ensure_future(one(name)) for name in ("first", "beside", "waits", "waits too")]
+        await settle()
+        assert (list(reader.begun), order) == ([0], [("first", False)])
+        assert reader.wanted == 3  # by each that had to wait
+        reader.end(0, READ)  # the slot is the next one's at once, the loop is still the first one's
+        await settle()
+        assert (list(reader.begun), order) == ([0], [("first", False)])
+        leave.set()
+        await settle()
+        assert order == [("first", False), ("beside", True), ("waits too", False)]
+        reader.end(0, READ)
+        await asyncio.gather(*courses)
+        assert order[3:] == [("waits", True)]
+        assert reader.slots == [0]
+
+    run(course())
+
+
+def test_what_is_amiss_hurts_its_request_alone() -> None:
+    """Errors, an end of the process, and clients that leave while they are read beside, or as they get a slot or the loop."""
+    reader = Beside(1)
+    turns, done, leave = Turns(reader), list[str](), asyncio.Event()
+
+    async def one(name: str) -> None:
+        async with turns.taken(BODY, stays, LATER, Timing()) as members:
+            if name == "holds":
+                await leave.wait()
+            done.append(f"{name} {members is READ}")
+
+    async def course() -> None:
+        def begin(name: str) -> asyncio.Task[None]:
+            return asyncio.ensure_future(one(name))
+
+        first = begin("holds")
+        wrong = begin("wrong")
+        await settle()
+        reader.end(0, InvalidTensor("ragged"))
+        with pytest.raises(InvalidTensor, match="ragged"):
+            await wrong
+        alone = begin("left alone")
+        await settle()
+        reader.end(0, ReaderEnded())
+        leaving = begin("leaves while it is read")
+        waiting = begin("leaves as it gets the slot")
+        await settle()
+        assert not leaving.cancelled()
+        leaving.cancel()
+        await settle()
+        reader.end(0, READ)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert reader.slots == [0]
+        beside = begin("beside")
+        await settle()
+        reader.end(0, READ)
+        await settle()
+        last = begin("last")
+        await settle()
+        leave.set()
+        await first
+        alone.cancel()  # as it gets the loop
+        await settle()
+        reader.end(0, READ)
+        await asyncio.gather(beside, last)
+        assert done[0] == "holds False"
+        assert set(done[1:]) >= {"beside True", "last True"}
+        async with asyncio.timeout(10), turns.taken(BODY, stays, LATER, Timing()):
+            assert reader.slots == [0]
+
+    run(course())
+
+
+def test_a_late_reader_is_not_waited_for_longer_than_the_client_waits() -> None:
+    reader = Beside(1)
+    turns = Turns(reader)
+
+    async def course() -> None:
+        async with turns.taken(BODY, stays, LATER, Timing()):
+            with pytest.raises(DeadlineExceeded):
+                async with turns.taken(BODY, stays, time.monotonic() + 0.01, Timing()):
+                    pass
+        large = memoryview(bytearray(b'{"tensor":[' + b"1," * MIN_BODY + b"1]}"))
+        reader.end(0, READ)
+        with pytest.raises(DeadlineExceeded):  # half of it is read here
+            async with turns.taken(large, stays, time.monotonic() + 0.01, Timing()):
+                pass
+        assert list(reader.begun) == [0]
+        reader.end(0, READ)
+        async with asyncio.timeout(10), turns.taken(BODY, stays, LATER, Timing()) as members:
+            assert members is None
+
+    run(course())

@@ -1,0 +1,74 @@
+"""Memory that the serving process and its reader share: a request's body goes in, and what was read of it comes out."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+from itertools import accumulate, pairwise
+
+MAX_BODY = 2**22
+"""Bytes of a body that fits."""
+
+COUNT = 2
+"""One that is being read, and the next one, so that the reader need not wait."""
+
+_SIZE = 4 * MAX_BODY + 2**20
+"""Bytes of a slot: two of a body, as in `1,`, may come out as a float64 of eight. Pages that nothing touches take no memory."""
+
+
+class Slot:
+    """Room for one request at a time: for its body first, then for what was read, in its place."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    def put(self, *parts: bytes | memoryview) -> int:
+        """Copy a body in, of at most MAX_BODY bytes, one part behind the other. Returns how many bytes it has.
+
+        Raises:
+            ValueError: the slot is too small.
+        """
+        at = 0
+        for part in parts:
+            self._memory[at : at + len(part)] = part
+            at += len(part)
+        return at
+
+    def body(self, length: int) -> memoryview:
+        """Give the body that was put in, of so many bytes, where it lies."""
+        return self._memory[:length]
+
+    def put_result(self, result: object) -> None:
+        """Write anything that can be pickled; arrays as they lie in memory (pickle's protocol 5, PEP 574).
+
+        Raises:
+            ValueError: it is too large.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        stream = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+        parts = [memoryview(stream), *(buffer.raw() for buffer in buffers)]
+        lengths = struct.pack(f"<{1 + len(parts)}Q", len(parts), *map(len, parts))
+        self.put(lengths, *parts)
+
+    def result(self) -> object:
+        """Read what `put_result` has written. Copies: arrays have memory of their own."""
+        (count,) = struct.unpack_from("<Q", self._memory)
+        lengths = struct.unpack_from(f"<{count}Q", self._memory, 8)
+        bounds = accumulate(lengths, initial=8 + 8 * count)
+        stream, *buffers = (self._memory[a:b] for a, b in pairwise(bounds))
+        return pickle.loads(stream, buffers=map(bytearray, buffers))
+
+
+def create() -> int:
+    """Make memory for all slots. Returns a file descriptor, which the other process inherits; nothing is in the file system."""
+    descriptor = os.memfd_create("poolserve-reader")
+    os.ftruncate(descriptor, COUNT * _SIZE)
+    return descriptor
+
+
+def attach(descriptor: int) -> list[Slot]:
+    """Map the memory that `create` made."""
+    memory = memoryview(mmap.mmap(descriptor, COUNT * _SIZE))
+    return [Slot(memory[number * _SIZE : (number + 1) * _SIZE]) for number in range(COUNT)]
