@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.codecs.tensors.dtypes import DTYPES
-from service.codecs.tensors.npy import read_npy, write_npy
+from service.codecs.tensors.npy import is_plain, read_npy, write_npy
 from service.errors import InvalidTensor, Malformed, PayloadTooLarge, ServiceError, UnsupportedMediaType
 
 LIMIT = 100_000
@@ -64,6 +64,26 @@ def test_what_is_written_numpy_reads(name: str, rng: np.random.Generator) -> Non
             assert got.shape == given_array.shape
             if given_array.size:
                 assert (len(body) - given_array.nbytes) % 64 == 0
+
+
+@pytest.mark.parametrize("name", [*DTYPES, "bool", ">f4", ">i8", "fortran", "version 2", "unaligned"])
+def test_what_is_plain_is_seen_where_it_lies(name: str, rng: np.random.Generator) -> None:
+    array = numbers(name if name in DTYPES or name[0] in ">b" else "float64", (6, 4), rng)
+    body = saved(np.asfortranarray(array) if name == "fortran" else array, (2, 0) if name == "version 2" else (1, 0))
+    if name == "unaligned":
+        body = body.replace(b" \n", b"\n", 1)
+        body = body[:8] + struct.pack("<H", 117) + body[10:]
+    assert is_plain(body) == (name in DTYPES)
+    assert is_plain(memoryview(bytearray(body))) == (name in DTYPES)
+    memory = np.frombuffer(body, np.uint8).copy()
+    assert (read_npy(memory.data, max_elements=LIMIT) == array).all()
+    if is_plain(body):
+        assert np.shares_memory(read_npy(memory.data, max_elements=LIMIT), memory)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\x93NUMPY\x01\x00", b"PK\x03\x04"])
+def test_other_things_are_not_plain(body: bytes) -> None:
+    assert not is_plain(body)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
