@@ -194,6 +194,17 @@ def _array(image: Image.Image, channels: Literal["RGB", "L"]) -> npt.NDArray[np.
     return pixels if channels == "RGB" else pixels[:, :, None]
 
 
+def refuse_without_end(data: bytes) -> None:
+    """Refuse a file whose scans nothing ends, of which a decoder of rows may have seen all that it looks for.
+
+    Raises:
+        InvalidImage (422): no marker of the end of the image behind the first scan.
+    """
+    *_, first = segments(data)
+    if data.rfind(bytes((0xFF, _END_OF_IMAGE)), first.start) < 0:
+        raise InvalidImage("JPEG: truncated or corrupt (Premature end of JPEG file)")
+
+
 def refuse_many_scans(data: bytes) -> None:
     """Refuse a file that would have the decoder go over the picture more than 100 times.
 

@@ -123,6 +123,7 @@ def read_bands(data: bytes, channels: Channels, band_pixels: int, max_coefficien
     jpeg.refuse_many_scans(data)
     for band in _read(data, found.coding, channels, band_pixels):
         yield _convert(band, found.coding, channels)
+    jpeg.refuse_without_end(data)
 
 
 def _read(data: bytes, coding: Coding, channels: Channels, band_pixels: int) -> Iterator[Pixels]:

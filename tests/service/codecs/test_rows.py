@@ -205,6 +205,18 @@ def test_truncated_file_is_invalid(image_format: str, rng: np.random.Generator) 
             in_rows(cut, "RGB")
 
 
+def test_jpeg_without_its_end_is_invalid_though_all_pixels_are_there() -> None:
+    """The last bits of this one (one of some thousands) are decoded before the decoder looks for more."""
+    rng = np.random.default_rng(2646872192)
+    data = encode(noise(120, 130, 3, rng), "JPEG", quality=90)
+    with pytest.raises(InvalidImage, match="truncated"):
+        decode(data[:-2], channels="RGB", max_pixels=LIMIT)
+    with pytest.raises(InvalidImage, match="truncated"):
+        in_rows(data[:-2], "RGB")
+    for padded in (data[:-2] + b"\xff\xff\xd9", data[:-2] + bytes(9) + b"\xff\xd9", data + b"behind it"):
+        assert_equal_in_rows(padded)
+
+
 def test_bands_before_the_damage_are_given(rng: np.random.Generator) -> None:
     """A large picture must not be gone over twice: damage shows when it is reached."""
     data = encode(noise(200, 200, 3, rng), "JPEG", quality=80)
