@@ -76,8 +76,8 @@ class Settings(BaseSettings):
     )
     json_reader: bool = Field(
         True,
-        description="Whether a second process reads JSON of 64 kB to 4 MiB, too: half of a body, or all of it while this one is"
-        " busy. It takes 45 MB, starts when first wanted, and only where there are more cores than workers.",
+        description="Whether a second process reads JSON of 64 kB to 16 MiB, too: half of a body, or all of it where this one is"
+        " busy, or would be for long. It takes 50 MB, starts when first wanted, and only where there are more cores than workers.",
     )
     skip_broken_models: bool = Field(
         False,

@@ -11,26 +11,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from service.api.state import State
+from service.api.timing import Timing
 from service.errors import DeadlineExceeded
 
 _WATCH_FROM_S = 0.1
 """Below this expected wait nobody watches whether the client is still there."""
 
 T = TypeVar("T")
-
-
-class Timing:
-    """Seconds of the stages, for Server-Timing."""
-
-    __slots__ = ("decode", "encode", "infer", "queue")
-
-    def __init__(self) -> None:
-        self.decode = self.queue = self.infer = self.encode = 0.0
-
-    def header(self) -> tuple[bytes, bytes]:
-        """Give the header."""
-        stages = (self.decode * 1e3, self.queue * 1e3, self.infer * 1e3, self.encode * 1e3)
-        return b"server-timing", b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages
 
 
 async def in_thread(state: State, work: Callable[[], T], receive: Receive, deadline: float, timing: Timing) -> T:

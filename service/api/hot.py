@@ -7,29 +7,31 @@ faster than any hand-over; what is large is admitted as a model's requests are, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import templates
 from service.api.accept import Written, choose
 from service.api.answers import DEFAULTS, Action, Answer, write_answer
-from service.api.course import Timing, in_thread
+from service.api.course import in_thread
 from service.api.intake import Body, Said, filling, read_body, read_headers
 from service.api.parameters import read_query
 from service.api.repeats import Repeats
 from service.api.sending import send_answer
 from service.api.state import State
 from service.api.tensors import Asked, Kind, kind_of_body, read_request
-from service.api.turns import Turns, breath
+from service.api.timing import Timing
+from service.api.turns import breath
 from service.codecs.tensors.document import Document, parse
 from service.codecs.tensors.members import Members
 from service.codecs.tensors.nested import NeedsWalk
 from service.codecs.tensors.npy import is_plain
 from service.errors import DeadlineExceeded, ServiceError
+from service.reader.channel import Task
 from service.reader.slots import MAX_BODY
 from service.runtime.admission import Ticket
 from service.runtime.pooling.pooler import Course
@@ -48,10 +50,28 @@ _SMALL_BODY = 2**16
 _PLAIN_BODY = 2**22
 """Bytes of .npy files that are read there, though they must be copied: 1 ms. Others, and raw numbers, are only looked at."""
 
+_TURN_BODY = 2**22
+"""Bytes of JSON that are read there too, in turns (turns.py): 6 ms. What is larger is read by another process, if that has time."""
+
 _TURN_WORK = 2**18
 """Cells that are pooled there: 0.5 ms; to write as many as text takes 5."""
 
-T = TypeVar("T")
+
+class _Call(NamedTuple):
+    """A request, but for its body.
+
+    Attributes:
+        deadline: on the clock of `time.monotonic`.
+        timing: is added to.
+    """
+
+    action: Action
+    kind: Kind
+    said: Said
+    query: Mapping[str, object]
+    receive: Receive
+    deadline: float
+    timing: Timing
 
 
 class _Plan(NamedTuple):
@@ -83,7 +103,7 @@ class Hot:
         self._settings = state.settings
         self._pooler = state.pooler
         self._admission = state.pool_admission
-        self._turns = Turns(state.reader)
+        self._turns = state.turns
         self._templates = templates.Templates(max_elements=self._settings.max_tensor_elements)
         self.repeats = Repeats(max_body=self._settings.max_body_bytes)
 
@@ -108,6 +128,7 @@ class Hot:
         deadline = time.monotonic() + said.limit_s
         query = read_query(scope["query_string"])
         kind = kind_of_body(said.content_type, query)
+        call = _Call(action, kind, said, query, receive, deadline, timing)
         ticket: Ticket | None = None
         answered = False
         try:
@@ -122,81 +143,75 @@ class Hot:
                 ticket.begin()
             elif not quick:
                 ticket = self._begun(said)
-            if kind == "json" and not quick and len(body) <= MAX_BODY:
-                plan, answer = await self._in_turn(
-                    action, body, said, query, receive=receive, deadline=deadline, timing=timing
-                )
+            if kind == "json" and not quick and len(body) <= _TURN_BODY:
+                plan, answer = await self._in_turn(call, body)
             else:
-                read = partial(_timed, partial(self._plan, action, kind, body, said, query), timing)
-                plan = read() if quick else await in_thread(self._state, read, receive, deadline, timing)
+                plan = self._plan(call, body) if quick else await self._planned(call, body)
                 # Who is alone would only wait for the thread; nothing is to be written but what lies there.
                 alone = ticket is not None and self._admission.waiting == 1 and plan.written in {"npy", "raw"}
-                most = _TURN_WORK if alone else SMALL_WORK
-                answer = self._run_at_once(action, plan, deadline, timing, most=most)
+                answer = self._run_at_once(call, plan, most=_TURN_WORK if alone else SMALL_WORK)
             if answer is None:
                 if ticket is None:
                     ticket = self._begun(said)
                 ticket.weigh(plan.work, 0)
-                run = partial(self._run, action, plan, deadline, timing)
-                answer = await in_thread(self._state, run, receive, deadline, timing)
+                answer = await in_thread(self._state, partial(self._run, call, plan), receive, deadline, timing)
             answered = True
-            self._learn(action, kind, body, query, plan)
+            self._learn(call, body, plan)
             return answer
         finally:
             if ticket is not None:
                 ticket.leave(answered=answered)
 
-    async def _in_turn(
-        self,
-        action: Action,
-        body: Body,
-        said: Said,
-        query: dict[str, object],
-        *,
-        receive: Receive,
-        deadline: float,
-        timing: Timing,
-    ) -> tuple[_Plan, Answer | None]:
-        """Take JSON of some megabytes over the event loop in steps of some milliseconds; what needs longer goes to a thread."""
+    async def _in_turn(self, call: _Call, body: Body) -> tuple[_Plan, Answer | None]:
+        """Take JSON of some megabytes over the event loop in steps of some milliseconds; what needs longer goes elsewhere."""
         with suppress(NeedsWalk):
-            async with self._turns.taken(body, receive, deadline, timing) as members:
+            async with self._turns.taken(body, call.receive, call.deadline, call.timing) as members:
                 known: Document | Members
                 if members is not None:
                     known = members
                 else:
-                    known = _timed(partial(parse, body, max_elements=self._settings.max_tensor_elements), timing)
+                    with call.timing.measured("decode"):
+                        known = parse(body, max_elements=self._settings.max_tensor_elements)
                     known.walk = False
                     await breath()
-                plan = _timed(partial(self._plan, action, "json", known, said, dict(query)), timing)
-                return plan, self._run_at_once(action, plan, deadline, timing, most=_TURN_WORK)
-        walked = await self._turns.walked(body, deadline, timing)
-        read = partial(_timed, partial(self._plan, action, "json", walked or body, said, query), timing)
-        return await in_thread(self._state, read, receive, deadline, timing), None
+                plan = self._plan(call, known)
+                return plan, self._run_at_once(call, plan, most=_TURN_WORK)
+        return await self._planned(call, body), None
+
+    async def _planned(self, call: _Call, body: Body) -> _Plan:
+        """Read what takes long: JSON in another process if that has time, all else in a thread."""
+        members: object | None = None
+        if call.kind == "json" and len(body) <= MAX_BODY:
+            members = await self._turns.apart(Task.MEMBERS, body, call.deadline, call.timing)
+        assert members is None or isinstance(members, Members)  # by its task
+        read = partial(self._plan, call, members or body)
+        return await in_thread(self._state, read, call.receive, call.deadline, call.timing)
 
     def _begun(self, said: Said) -> Ticket:
         ticket = self._admission.admit(said.limit_s, said.length)
         ticket.begin()
         return ticket
 
-    def _run_at_once(self, action: Action, plan: _Plan, deadline: float, timing: Timing, *, most: int) -> Answer | None:
+    def _run_at_once(self, call: _Call, plan: _Plan, *, most: int) -> Answer | None:
         """Run on the event loop; None where it is too much, or the first of its kind."""
         if plan.work < most:
             with suppress(NotBuilt):
-                return self._run(action, plan, deadline, timing)
+                return self._run(call, plan)
         return None
 
-    def _plan(
-        self, action: Action, kind: Kind, body: Body | Document | Members, said: Said, query: dict[str, object]
-    ) -> _Plan:
+    def _plan(self, call: _Call, body: Body | Document | Members) -> _Plan:
         """Read the body and have every operator of it prepared; whatever is wrong with the request is found here."""
-        asked = self._read(kind, body, said, query)
-        written, named = choose(said.accept, DEFAULTS[asked.form])
+        with call.timing.measured("decode"):
+            return self._prepare(call, self._read(call, body))
+
+    def _prepare(self, call: _Call, asked: Asked) -> _Plan:
+        written, named = choose(call.said.accept, DEFAULTS[asked.form])
         tensor = asked.tensor
         prepared: list[Course] = []
         work = 0
         for place, job in enumerate(asked.jobs):
             try:
-                one = self._pooler.prepare(action, job.op, job.parameters, job.arrays, tensor.shape, tensor.dtype)
+                one = self._pooler.prepare(call.action, job.op, job.parameters, job.arrays, tensor.shape, tensor.dtype)
             except ServiceError as error:
                 _name_member(error, asked, place)
                 raise
@@ -204,24 +219,26 @@ class Hot:
             work += one.work
         return _Plan(asked, prepared, work, written, named)
 
-    def _read(self, kind: Kind, body: Body | Document | Members, said: Said, query: dict[str, object]) -> Asked:
+    def _read(self, call: _Call, body: Body | Document | Members) -> Asked:
         """Read the body: at once if its members were seen before."""
-        if kind != "json" or query or not isinstance(body, bytes) or len(body) > templates.MAX_BODY:
-            return read_request(kind, body, said.content_type, query, self._settings)
+        content_type, query = call.said.content_type, call.query
+        if call.kind != "json" or query or not isinstance(body, bytes) or len(body) > templates.MAX_BODY:
+            return read_request(call.kind, body, content_type, dict(query), self._settings)
         asked = self._templates.read(body)
         if asked is None:
-            asked = read_request(kind, body, said.content_type, query, self._settings)
+            asked = read_request(call.kind, body, content_type, {}, self._settings)
             self._templates.learn(body, asked)
         return asked
 
-    def _learn(self, action: Action, kind: Kind, body: Body, query: dict[str, object], plan: _Plan) -> None:
+    def _learn(self, call: _Call, body: Body, plan: _Plan) -> None:
         """Remember a small request that was answered."""
-        plain = action == "pool" and kind == "json" and plan.written == "json" and not query
+        plain = call.action == "pool" and call.kind == "json" and plan.written == "json" and not call.query
         if plain and isinstance(body, bytes) and plan.work < SMALL_WORK:
             self.repeats.learn(body, plan.asked, plan.prepared[0])
 
-    def _run(self, action: Action, plan: _Plan, deadline: float, timing: Timing) -> Answer:
+    def _run(self, call: _Call, plan: _Plan) -> Answer:
         """Pool, and write the answer."""
+        timing, deadline = call.timing, call.deadline
         started = time.monotonic()
         if started > deadline:
             raise DeadlineExceeded("the time limit passed before the tensor was pooled")
@@ -236,18 +253,10 @@ class Hot:
         ended = time.monotonic()
         timing.infer = ended - started
         answer = write_answer(
-            action, asked, results, plan.written, named=plan.named, max_pixels=self._settings.max_pixels
+            call.action, asked, results, plan.written, named=plan.named, max_pixels=self._settings.max_pixels
         )
         timing.encode = time.monotonic() - ended
         return answer
-
-
-def _timed(step: Callable[[], T], timing: Timing) -> T:
-    """Do a step of reading, and add its time."""
-    started = time.monotonic()
-    done = step()
-    timing.decode += time.monotonic() - started
-    return done
 
 
 def _is_quick(kind: Kind, body: Body) -> bool:

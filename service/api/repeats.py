@@ -15,9 +15,9 @@ import orjson
 from simdjson import Array, Parser
 
 from service.api.answers import json_head
-from service.api.course import Timing
 from service.api.templates import MAX_BODY, bounds, holds
 from service.api.tensors import Asked
+from service.api.timing import Timing
 from service.runtime.pooling.pooler import Course
 from service.runtime.pooling.whole import Fixed
 

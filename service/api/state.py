@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from service.api.parameters import array_names
+from service.api.turns import Turns
+from service.codecs.oip.declared import Limits
 from service.reader.reader import Reader
 from service.runtime.admission import Admission
 from service.runtime.control import Control
@@ -36,6 +38,7 @@ class State:
         pool_statistics: what the operators have done, as the protocol counts it.
         poolers: threads that read and pool large tensors; as many as cores.
         reader: reads JSON beside this process; None where it is not to.
+        turns: on the event loop, for large JSON.
     """
 
     settings: Settings
@@ -48,6 +51,7 @@ class State:
     pool_statistics: Statistics = field(init=False)
     poolers: ThreadPoolExecutor = field(init=False)
     reader: Reader | None = field(init=False)
+    turns: Turns = field(init=False)
 
     def __post_init__(self) -> None:
         self.control = Control(self.settings, self.repository)
@@ -58,8 +62,9 @@ class State:
         self.pool_statistics = Statistics()
         self.poolers = ThreadPoolExecutor(cores, thread_name_prefix="pool")
         wanted = self.settings.json_reader and cores > self.settings.workers
-        limit = self.settings.max_tensor_elements
-        self.reader = Reader(max_elements=limit, names=array_names()) if wanted and Reader.possible else None
+        limits = Limits(self.settings.max_tensor_elements, self.settings.max_images)
+        self.reader = Reader(limits=limits, names=array_names()) if wanted and Reader.possible else None
+        self.turns = Turns(self.reader)
 
     @property
     def ready(self) -> bool:

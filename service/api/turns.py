@@ -8,17 +8,17 @@ turn may have the parsing done by another process (service/reader) meanwhile, an
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from service.api.course import Timing
 from service.api.intake import Body, Receiving
+from service.api.timing import Timing
 from service.codecs.tensors.members import Members
+from service.reader.channel import Task
 from service.reader.halves import MIN_BODY, read_halves
 from service.reader.reader import Reader, ReaderEnded
 from service.runtime.deadline import answered_by
@@ -67,40 +67,50 @@ class Turns:
             ClientDisconnect: the client went away before its turn.
         """
         members: Members | None = None
-        reading_s = 0.0
-        asked_at = time.monotonic()
         async with answered_by(deadline, "its turn came"):
-            slot = await self._place()
+            with timing.measured("queue"):
+                slot = await self._place()
             if slot is not None:
-                members, reading_s = await _timed(self._beside(slot, body))
-                await self._wait(self._returning)
+                with timing.measured("decode"):
+                    read = await self._beside(slot, Task.MEMBERS, body)
+                assert read is None or isinstance(read, Members)  # by its task
+                members = read
+                with timing.measured("queue"):
+                    await self._wait(self._returning)
         try:
-            timing.queue += time.monotonic() - asked_at - reading_s
             if _is_gone(receive):
                 raise ClientDisconnect
             if members is None:
-                async with answered_by(deadline, "its body was read"):
-                    members, reading_s = await _timed(self._together(body))
-            timing.decode += reading_s
+                with timing.measured("decode"):
+                    async with answered_by(deadline, "its body was read"):
+                        members = await self._together(body)
             yield members
             await breath()
         finally:
             self._held = False
             self._next()
 
-    async def walked(self, body: Body, deadline: float, timing: Timing) -> Members | None:
-        """Have a body read whose numbers need a walk, without a turn; None where the other process has no time for it.
+    async def apart(self, task: Task, body: Body, deadline: float, timing: Timing) -> object | None:
+        """Have a body read for which turns are not; None where the other process has no time for it.
+
+        Args:
+            task: what it is.
+            body: of at most MAX_BODY bytes.
+            deadline: on the clock of `time.monotonic`.
+            timing: what it took is added to its `decode`.
 
         Raises:
             ServiceError: what is wrong with the request. DeadlineExceeded (504): it was not read by the deadline.
         """
-        slot = self._reader.take() if self._reader is not None else None
+        if self._reader is None:
+            return None
+        self._reader.want()
+        slot = self._reader.take()
         if slot is None:
             return None
-        async with answered_by(deadline, "its body was read"):
-            members, reading_s = await _timed(self._beside(slot, body))
-        timing.decode += reading_s
-        return members
+        with timing.measured("decode"):
+            async with answered_by(deadline, "its body was read"):
+                return await self._beside(slot, task, body)
 
     async def _place(self) -> int | None:
         """Wait for the loop (None) or for a slot of the reader, whichever comes first."""
@@ -108,11 +118,11 @@ class Turns:
             self._reader.want()
         return await self._wait(self._asking)
 
-    async def _beside(self, slot: int, body: Body) -> Members | None:
+    async def _beside(self, slot: int, task: Task, body: Body) -> object | None:
         """Have a body read by the other process; None if it has ended."""
         assert self._reader is not None
         try:
-            return await self._reader.begin(slot, body)
+            return await self._reader.begin(slot, task, body)
         except ReaderEnded:
             return None
 
@@ -168,12 +178,6 @@ def _first(line: _Line) -> asyncio.Future[int | None] | None:
         if not waiter.done():
             return waiter
     return None
-
-
-async def _timed(reading: Awaitable[Members | None]) -> tuple[Members | None, float]:
-    """Give also how long it took, in seconds."""
-    began_at = time.monotonic()
-    return await reading, time.monotonic() - began_at
 
 
 async def breath() -> None:

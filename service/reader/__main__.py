@@ -1,4 +1,4 @@
-"""The reader's side, which `reader.py` starts: body in, members out, one after the other, until the channel is closed."""
+"""The reader's side, which `reader.py` starts: body in, what it says out, one after the other, until the channel is closed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import signal
 import socket
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 
+from service.codecs.oip.declared import Limits
+from service.codecs.oip.request import read_request
 from service.codecs.tensors.document import parse
 from service.codecs.tensors.members import read_members
 from service.codecs.tensors.nested import NeedsWalk
 from service.errors import ServiceError
 from service.reader import slots
-from service.reader.channel import MESSAGE, READY
+from service.reader.channel import MESSAGE, READY, Task
 from service.runtime import heap
 
 log = logging.getLogger("service.reader")
 
 
-def read(body: memoryview, *, walk: bool, max_elements: int, names: Collection[str]) -> object:
-    """Read a body to Members, or to the ServiceError that answers it, or to NeedsWalk; None where the service itself has failed."""
+def read(task: Task, body: memoryview, limits: Limits, names: Collection[str]) -> object:
+    """Do a task. Returns what is to be raised as an exception; None where the service itself has failed."""
     try:
-        document = parse(body, max_elements=max_elements)
-        document.walk = walk
+        if task is Task.PROTOCOL:
+            return read_request(body, None, limits)
+        document = parse(body, max_elements=limits.elements)
+        document.walk = task is not Task.PLAIN_MEMBERS
         return read_members(document, names)
     except (ServiceError, NeedsWalk) as error:
         return error
@@ -39,15 +44,16 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
     channel = socket.socket(fileno=int(sys.argv[1]))
     memory = slots.attach(int(sys.argv[2]))
-    max_elements, names = int(sys.argv[3]), frozenset(sys.argv[4].split(","))
+    limits, names = Limits(int(sys.argv[3]), int(sys.argv[4])), frozenset(sys.argv[5].split(","))
     heap.keep()
     gc.freeze()
-    channel.send(MESSAGE.pack(READY, False, 0))
-    while message := channel.recv(MESSAGE.size):
-        number, walk, length = MESSAGE.unpack(message)
-        slot = memory[number]
-        slot.put_result(read(slot.body(length), walk=walk, max_elements=max_elements, names=names))
-        channel.send(MESSAGE.pack(number, False, 0))
+    with suppress(ConnectionError):  # it was closed with something in it
+        channel.send(MESSAGE.pack(READY, 0, 0))
+        while message := channel.recv(MESSAGE.size):
+            number, task, length = MESSAGE.unpack(message)
+            slot = memory[number]
+            slot.put_result(read(Task(task), slot.body(length), limits, names))
+            channel.send(MESSAGE.pack(number, 0, 0))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from service.codecs.tensors.document import MAX_MEMBERS, parse
 from service.codecs.tensors.dtypes import MAX_DIMENSIONS
 from service.codecs.tensors.members import Members, read_members
 from service.errors import ServiceError
+from service.reader.channel import Task
 from service.reader.reader import Reader, ReaderEnded
 
 MIN_BODY = 2**18
@@ -146,12 +147,14 @@ async def read_halves(body: bytes | memoryview, reader: Reader, slot: int) -> Me
     if halves is None:
         reader.give(slot)
         return None
-    coming = reader.begin(slot, halves.opening, halves.rest, walk=False)
+    coming = reader.begin(slot, Task.PLAIN_MEMBERS, halves.opening, halves.rest)
     try:
-        document = parse(halves.first, max_elements=reader.max_elements)
+        document = parse(halves.first, max_elements=reader.limits.elements)
         document.walk = False
         first = read_members(document, reader.names)
-        return joined(first, await coming, halves, max_elements=reader.max_elements)
+        rest = await coming
+        assert isinstance(rest, Members)  # by its task
+        return joined(first, rest, halves, max_elements=reader.limits.elements)
     except (ServiceError, ReaderEnded):
         return None
     finally:

@@ -8,7 +8,7 @@ import pickle
 import struct
 from itertools import accumulate, pairwise
 
-MAX_BODY = 2**22
+MAX_BODY = 2**24
 """Bytes of a body that fits."""
 
 COUNT = 2
@@ -17,12 +17,17 @@ COUNT = 2
 _SIZE = 4 * MAX_BODY + 2**20
 """Bytes of a slot: two of a body, as in `1,`, may come out as a float64 of eight. Pages that nothing touches take no memory."""
 
+_KEPT = 2**22
+"""Bytes of a slot that stay, for the next body."""
+
 
 class Slot:
     """Room for one request at a time: for its body first, then for what was read, in its place."""
 
-    def __init__(self, memory: memoryview) -> None:
-        self._memory = memory
+    def __init__(self, pages: mmap.mmap, start: int) -> None:
+        self._pages, self._start = pages, start
+        self._memory = memoryview(pages)[start : start + _SIZE]
+        self._put = 0
 
     def put(self, *parts: bytes | memoryview) -> int:
         """Copy a body in, of at most MAX_BODY bytes, one part behind the other. Returns how many bytes it has.
@@ -34,6 +39,7 @@ class Slot:
         for part in parts:
             self._memory[at : at + len(part)] = part
             at += len(part)
+        self._put = at
         return at
 
     def body(self, length: int) -> memoryview:
@@ -60,6 +66,11 @@ class Slot:
         stream, *buffers = (self._memory[a:b] for a, b in pairwise(bounds))
         return pickle.loads(stream, buffers=map(bytearray, buffers))
 
+    def trim(self) -> None:
+        """Give back what a large request that was put in has taken, for both processes; what is in the slot is lost."""
+        if 4 * self._put > _KEPT:
+            self._pages.madvise(mmap.MADV_REMOVE, self._start + _KEPT, _SIZE - _KEPT)
+
 
 def create() -> int:
     """Make memory for all slots. Returns a file descriptor, which the other process inherits; nothing is in the file system."""
@@ -70,5 +81,5 @@ def create() -> int:
 
 def attach(descriptor: int) -> list[Slot]:
     """Map the memory that `create` made."""
-    memory = memoryview(mmap.mmap(descriptor, COUNT * _SIZE))
-    return [Slot(memory[number * _SIZE : (number + 1) * _SIZE]) for number in range(COUNT)]
+    pages = mmap.mmap(descriptor, COUNT * _SIZE)
+    return [Slot(pages, number * _SIZE) for number in range(COUNT)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from service.api.at_once.reply import Reply, reply
-from service.api.course import Timing
 from service.api.repeats import Repeats
+from service.api.timing import Timing
 from service.runtime.admission import Admission
 
 _JSON = b"application/json"

@@ -18,8 +18,9 @@ from service.api.numbers import Form, run_numbers
 from service.api.oip import images
 from service.api.oip.headers import Said
 from service.api.oip.known import Known, learn, recall
-from service.api.oip.requests import admit_early, is_quick, limit_s, read_body
+from service.api.oip.requests import admit_early, is_quick, limit_s, read_apart, read_body
 from service.api.state import State
+from service.api.timing import Timing
 from service.codecs.oip.request import Input, Request
 from service.codecs.oip.response import Response, write_response
 from service.codecs.tensors.dtypes import little_endian
@@ -83,7 +84,7 @@ class Imaging:
             if ticket is not None:
                 ticket.begin()
             arrived = time.monotonic()
-            asked = await self._ask(model, said, body)
+            asked = await self._ask(model, said, body, started + plain.limit_s)
             request, form = asked.request, asked.form
             deadline = started + limit_s(request.parameters, plain.limit_s)
             inference = Inference(_NO_PARAMETERS, model)
@@ -111,7 +112,7 @@ class Imaging:
                 ticket.leave(answered=answered)
         return self._worded(model, said, body, asked, inference.answers), inference
 
-    async def _ask(self, model: Model, said: Said, body: Body) -> _Asked:
+    async def _ask(self, model: Model, said: Said, body: Body, deadline: float) -> _Asked:
         """Read a body, or remember what it asks.
 
         Raises:
@@ -121,7 +122,7 @@ class Imaging:
         if known is not None:
             numbers = bytes(body[said.header_length :])  # a copy, in which they are aligned
             return _Asked(known.request, known.form, numbers, None, known)
-        request = await self._read(body, said)
+        request = await self._read(body, said, deadline)
         given = images.check(model, request)
         if given.tensor is None:
             return _Asked(request, None, b"", given, None)
@@ -139,8 +140,11 @@ class Imaging:
             known.learn_answer(response)
         return response
 
-    async def _read(self, body: Body, said: Said) -> Request:
+    async def _read(self, body: Body, said: Said, deadline: float) -> Request:
         reading = partial(read_body, body, said, self._settings, raw=images.IMAGE_BYTES)
         if is_quick(said, len(body)):
             return reading()
+        known = await read_apart(self._state.turns, body, said, deadline, Timing())
+        if known is not None:
+            return known
         return await asyncio.get_running_loop().run_in_executor(self._state.decoders, reading)

@@ -15,14 +15,15 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.course import Timing, in_thread
+from service.api.course import in_thread
 from service.api.intake import read_body as receive_body
 from service.api.oip import pooling
 from service.api.oip.headers import HEADER_LENGTH, Said, read_headers
 from service.api.oip.imaging import Imaging
-from service.api.oip.requests import admit_early, is_quick, limit_s, read_body
+from service.api.oip.requests import admit_early, is_quick, limit_s, read_apart, read_body
 from service.api.sending import send_answer
 from service.api.state import State
+from service.api.timing import Timing
 from service.codecs.compression import choose_encoding, compress
 from service.codecs.oip.request import Request
 from service.codecs.oip.response import Output, Response, write_response
@@ -129,7 +130,9 @@ class Infer:
             else:
                 if ticket is None:
                     ticket = self._admitted(said)
-                request, course = await in_thread(state, partial(self._plan, body, said), receive, deadline, timing)
+                known = await read_apart(state.turns, body, said, deadline, timing)
+                reading = partial(self._plan, known or body, said)
+                request, course = await in_thread(state, reading, receive, deadline, timing)
             deadline = started + limit_s(request.parameters, plain.limit_s)
             timing.decode = time.monotonic() - arrived - timing.queue
             running = partial(_pooled, request, course, deadline, timing)
@@ -154,8 +157,8 @@ class Infer:
         )
         return written
 
-    def _plan(self, body: bytes | memoryview, said: Said) -> tuple[Request, Course]:
-        request = read_body(body, said, self._settings, raw=None)
+    def _plan(self, body: bytes | memoryview | Request, said: Said) -> tuple[Request, Course]:
+        request = body if isinstance(body, Request) else read_body(body, said, self._settings, raw=None)
         return request, pooling.prepare(self._state.pooler, request)
 
     def _admitted(self, said: Said) -> Ticket:

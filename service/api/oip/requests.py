@@ -6,11 +6,15 @@ from collections.abc import Collection
 
 from service.api.intake import Body
 from service.api.oip.headers import Said
+from service.api.timing import Timing
+from service.api.turns import Turns
 from service.codecs.compression import decompress
 from service.codecs.oip.declared import Limits
 from service.codecs.oip.parameters import Parameters, flag, whole
 from service.codecs.oip.request import Input, Request, read_request
 from service.errors import InvalidParameter, InvalidTensor, Malformed
+from service.reader.channel import Task
+from service.reader.slots import MAX_BODY
 from service.runtime.admission import Admission, Ticket
 from service.settings import Settings
 
@@ -59,6 +63,19 @@ def read_body(body: Body, said: Said, settings: Settings, *, raw: str | None) ->
         only = Input(raw, "BYTES", (1,), {}, None, [bytes(body)], False)
         return Request(None, {}, {raw: only}, None, True)
     return read_request(body, said.header_length, Limits(settings.max_tensor_elements, settings.max_images))
+
+
+async def read_apart(turns: Turns, body: Body, said: Said, deadline: float, timing: Timing) -> Request | None:
+    """Have another process read a body that is JSON alone; None where it is not, or where that process has no time.
+
+    Raises:
+        ServiceError: as `read_body`. DeadlineExceeded (504): it was not read by the deadline.
+    """
+    if said.encoding is not None or said.header_length is not None or len(body) > MAX_BODY:
+        return None
+    request = await turns.apart(Task.PROTOCOL, body, deadline, timing)
+    assert request is None or isinstance(request, Request)  # by its task
+    return request
 
 
 def admit_early(admission: Admission, said: Said) -> Ticket | None:

@@ -32,7 +32,9 @@ LARGE = npy(np.arange(2 * 200 * 200, dtype=np.float32).reshape(2, 200, 200))
 
 @pytest.fixture
 def state(model_folder: Any) -> Iterator[State]:
-    settings = Settings(models=model_folder, provider="cpu", max_body_bytes=400_000, body_timeout_s=0.05, max_queue=2)
+    settings = Settings(
+        models=model_folder, provider="cpu", max_body_bytes=400_000, body_timeout_s=0.05, max_queue=2, json_reader=False
+    )  # each request has an event loop of its own
     made = State(settings, Repository.load(settings))
     yield made
     made.decoders.shutdown()

@@ -11,11 +11,13 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from service.api.course import Timing
+from service.api.timing import Timing
 from service.api.turns import Turns, breath
+from service.codecs.oip.declared import Limits
 from service.codecs.tensors.document import parse
 from service.codecs.tensors.members import Members, read_members
 from service.errors import DeadlineExceeded, InvalidTensor
+from service.reader.channel import Task
 from service.reader.halves import MIN_BODY
 from service.reader.reader import Reader, ReaderEnded
 
@@ -153,9 +155,9 @@ class Beside(Reader):
     """A reader whose process is a list: what is begun is done when the test says so."""
 
     def __init__(self, slots: int) -> None:
-        super().__init__(max_elements=10**7, names=())
+        super().__init__(limits=Limits(10**7, 64), names=())
         self.slots, self.wanted = list(range(slots)), 0
-        self.begun: dict[int, asyncio.Future[Members]] = {}
+        self.begun: dict[int, asyncio.Future[object]] = {}
 
     def want(self) -> None:
         self.wanted += 1
@@ -166,7 +168,7 @@ class Beside(Reader):
     def give(self, number: int) -> None:
         self.slots.append(number)
 
-    def begin(self, number: int, *parts: bytes | memoryview, walk: bool = True) -> asyncio.Future[Members]:
+    def begin(self, number: int, task: Task, *parts: bytes | memoryview) -> asyncio.Future[object]:
         self.begun[number] = asyncio.get_running_loop().create_future()
         return self.begun[number]
 

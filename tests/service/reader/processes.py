@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from service.codecs.oip.declared import Limits
 from service.reader.reader import Reader
 
 LIMIT_S = 60
@@ -30,7 +31,7 @@ async def until(said: Callable[[], object]) -> None:
 @asynccontextmanager
 async def started(*, max_elements: int, names: Collection[str]) -> AsyncIterator[Reader]:
     """A reader that is ready: both slots are free."""
-    reader = Reader(max_elements=max_elements, names=names)
+    reader = Reader(limits=Limits(max_elements, 64), names=names)
     reader.want()
     assert reader.take() is None  # not ready yet
     try:

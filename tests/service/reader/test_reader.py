@@ -15,11 +15,14 @@ import numpy as np
 import orjson
 import pytest
 
+from service.codecs.oip.declared import Limits
+from service.codecs.oip.request import Request, read_request
 from service.codecs.tensors.members import Members
 from service.errors import InternalError, ServiceError
 from service.reader import __main__ as process
 from service.reader import reader as module
 from service.reader import slots
+from service.reader.channel import Task
 from service.reader.reader import Reader, ReaderEnded
 from tests.service.reader.processes import LIMIT_S, run, same, started, taken, until
 
@@ -28,7 +31,9 @@ NAMES = {"mask", "boxes", "query"}
 
 
 async def read(reader: Reader, body: bytes) -> Members:
-    return await reader.begin(taken(reader), body)
+    members = await reader.begin(taken(reader), Task.MEMBERS, body)
+    assert isinstance(members, Members)
+    return members
 
 
 def is_there(pid: int) -> bool:
@@ -75,7 +80,7 @@ def test_it_reads_as_this_process_does(rng: np.random.Generator) -> None:
         async with started(max_elements=MAX_ELEMENTS, names=NAMES) as reader:
             for _ in range(300):
                 body = random_body(rng)
-                expected = process.read(memoryview(body), walk=True, max_elements=MAX_ELEMENTS, names=NAMES)
+                expected = process.read(Task.MEMBERS, memoryview(body), Limits(MAX_ELEMENTS, 64), NAMES)
                 if isinstance(expected, ServiceError):
                     with pytest.raises(type(expected)) as caught:
                         await read(reader, body)
@@ -149,7 +154,7 @@ def test_one_that_ends_leaves_nobody_waiting_and_is_followed(
                     await one
             assert (reader.pid, reader.take(), is_there(first)) == (None, None, False)
             with pytest.raises(ReaderEnded):  # a slot that was taken before
-                await reader.begin(0, b'{"tensor":[1]}')
+                await reader.begin(0, Task.MEMBERS, b'{"tensor":[1]}')
             reader.want()
             assert reader.pid is None  # it rests
             await asyncio.sleep(0.06)
@@ -167,7 +172,7 @@ def test_it_is_heard_of_where_none_can_be_started(
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     async def course() -> None:
-        reader = Reader(max_elements=1, names=())
+        reader = Reader(limits=Limits(1, 1), names=())
         reader.want()
         reader.want()  # within the rest: not tried again
         assert (reader.pid, reader.take()) == (None, None)
@@ -183,14 +188,39 @@ def test_a_failure_of_its_own_is_internal(monkeypatch: pytest.MonkeyPatch, caplo
         raise MemoryError
 
     monkeypatch.setattr(process, "parse", fails)
-    result = process.read(memoryview(b"{}"), walk=True, max_elements=1, names=())
+    memory = slots.create()
+    (slot, *_) = slots.attach(memory)
+    os.close(memory)
+    slot.put_result(process.read(Task.MEMBERS, memoryview(b"{}"), Limits(1, 1), ()))
     assert "MemoryError" in caplog.text
 
     async def course() -> None:
-        future: asyncio.Future[Members] = asyncio.get_running_loop().create_future()
-        module._settle(future, result)
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        module._settle(future, slot)
         with pytest.raises(InternalError):
             await future
+
+    run(course())
+
+
+def test_requests_of_the_protocol_are_read_too(rng: np.random.Generator) -> None:
+    values = rng.normal(size=(3, 200)).astype(np.float32)
+    inputs = [
+        {"name": "x", "datatype": "FP32", "shape": [3, 200], "data": values.tolist()},
+        {"name": "y", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]},
+    ]
+    body = orjson.dumps({"id": "7", "inputs": inputs, "outputs": [{"name": "z", "parameters": {"classification": 3}}]})
+
+    async def course() -> None:
+        async with started(max_elements=MAX_ELEMENTS, names=NAMES) as reader:
+            got = await reader.begin(taken(reader), Task.PROTOCOL, body)
+            expected = read_request(body, None, reader.limits)
+            assert isinstance(got, Request)
+            assert got._replace(inputs={}) == expected._replace(inputs={})
+            assert got.inputs["y"] == expected.inputs["y"]
+            assert (got.inputs["x"].tensor == values).all()
+            with pytest.raises(ServiceError, match=r"inputs\[0\]"):
+                await reader.begin(taken(reader), Task.PROTOCOL, body.replace(b"]]", b"],7]", 1))
 
     run(course())
 
@@ -208,9 +238,10 @@ def test_ctrl_c_is_for_the_other_process() -> None:
 def test_it_ends_with_the_process_that_started_it() -> None:
     code = (
         "import asyncio\n"
+        "from service.codecs.oip.declared import Limits\n"
         "from service.reader.reader import Reader\n"
         "async def main():\n"
-        "    reader = Reader(max_elements=1, names=('mask',))\n"
+        "    reader = Reader(limits=Limits(1, 1), names=('mask',))\n"
         "    reader.want()\n"
         "    print(reader.pid, flush=True)\n"
         "    await asyncio.sleep(3600)\n"

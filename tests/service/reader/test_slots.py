@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,9 +93,39 @@ def test_the_largest_body_and_what_is_read_of_it_fit(
         assert (array == int(number)).all()
 
 
+def test_what_a_large_request_took_is_given_back(pair: tuple[list[slots.Slot], list[slots.Slot]]) -> None:
+    """Of both slots, and only of the one that is trimmed; what is small stays where it is."""
+    here, there = pair
+
+    def held() -> int:
+        return sum(
+            int(line.split()[1]) for line in Path("/proc/self/smaps").read_text().splitlines() if line[:4] == "Pss:"
+        )
+
+    large = np.ones(2**20)
+    before = held()
+    for slot, other in zip(here, there, strict=True):
+        slot.put(bytes(2**21))
+        other.put_result(large)
+    assert held() - before > 15_000  # kB
+    for slot in here:
+        assert isinstance(found := slot.result(), np.ndarray)
+        assert found.tobytes() == large.tobytes()
+    here[0].trim()
+    found = here[1].result()
+    assert isinstance(found, np.ndarray)
+    assert found.tobytes() == large.tobytes()
+    here[1].trim()
+    assert held() - before < 10_000
+    here[0].put(b"small")
+    there[0].put_result("small")
+    here[0].trim()
+    assert here[0].result() == "small"
+
+
 def test_what_does_not_fit_is_refused(pair: tuple[list[slots.Slot], list[slots.Slot]]) -> None:
     here, _ = pair
     with pytest.raises(ValueError, match="structure"):
-        here[0].put_result(np.zeros(2**22))
+        here[0].put_result(np.zeros(2**24))
     here[1].put_result("not touched")
     assert here[1].result() == "not touched"
