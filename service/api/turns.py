@@ -27,7 +27,7 @@ _ROUNDS = 2
 """Of the loop, in which a small request goes from its bytes to its answer; if nothing has come they take 10 µs each."""
 
 _Line = deque[asyncio.Future[int | None]]
-"""Who waits: for a slot of the reader, or for None, which is the loop itself."""
+"""Who waits for a slot of the reader, or for None: the loop itself, or the news that there is no reader."""
 
 
 class Turns:
@@ -41,6 +41,7 @@ class Turns:
         """
         self._reader = reader
         self._held = False
+        self._apart: _Line = deque()
         self._asking: _Line = deque()
         self._returning: _Line = deque()
         if reader is not None:
@@ -91,13 +92,13 @@ class Turns:
             self._next()
 
     async def apart(self, task: Task, body: Body, deadline: float, timing: Timing) -> object | None:
-        """Have a body read for which turns are not; None where the other process has no time for it.
+        """Have a body read for which turns are not; None where there is no other process for it.
 
         Args:
             task: what it is.
             body: of at most MAX_BODY bytes.
             deadline: on the clock of `time.monotonic`.
-            timing: what it took is added to its `decode`.
+            timing: the wait is added to its `queue`, reading to its `decode`.
 
         Raises:
             ServiceError: what is wrong with the request. DeadlineExceeded (504): it was not read by the deadline.
@@ -105,11 +106,12 @@ class Turns:
         if self._reader is None:
             return None
         self._reader.want()
-        slot = self._reader.take()
-        if slot is None:
-            return None
-        with timing.measured("decode"):
-            async with answered_by(deadline, "its body was read"):
+        async with answered_by(deadline, "its body was read"):
+            with timing.measured("queue"):
+                slot = await self._wait(self._apart)
+            if slot is None:
+                return None
+            with timing.measured("decode"):
                 return await self._beside(slot, task, body)
 
     async def _place(self) -> int | None:
@@ -146,25 +148,31 @@ class Turns:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():  # it came in the same moment: the next one's
-                self._give_back(waiter.result())
+                self._give_back(waiter.result(), line)
             raise
 
-    def _give_back(self, place: int | None) -> None:
-        if place is None:
-            self._held = False
-        elif self._reader is not None:
+    def _give_back(self, place: int | None, line: _Line) -> None:
+        if place is not None:
+            assert self._reader is not None
             self._reader.give(place)
+        elif line is not self._apart:
+            self._held = False
         self._next()
 
     def _next(self) -> None:
-        """Give what is free to who waits: the loop to those first whose request is read, who need it for a shorter time."""
+        """Give what is free to who waits.
+
+        The loop goes first to those whose request is read, who need it for a shorter time; slots to who can have nothing else.
+        """
         if not self._held and (waiter := _first(self._returning) or _first(self._asking)):
             self._held = True
             waiter.set_result(None)
         if self._reader is None:
             return
-        while self._asking and (slot := self._reader.take()) is not None:
-            waiter = _first(self._asking)
+        while not self._reader.ready and (waiter := _first(self._apart)):
+            waiter.set_result(None)
+        while (self._apart or self._asking) and (slot := self._reader.take()) is not None:
+            waiter = _first(self._apart) or _first(self._asking)
             if waiter is None:
                 self._reader.give(slot)
             else:

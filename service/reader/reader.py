@@ -48,7 +48,8 @@ class Reader:
         limits: of each tensor.
         names: of a tensor request's members that are tensors, beside `tensor`.
         possible: whether the system has what is needed: Linux does.
-        on_free: called when a slot is free that was not.
+        ready: whether it takes requests: it has been started, and has not ended.
+        on_free: called when a slot is free that was not, and when the process has ended.
     """
 
     possible = hasattr(os, "memfd_create")
@@ -57,6 +58,7 @@ class Reader:
         """Prepare; nothing is started. The arguments: as the attributes."""
         self.limits = limits
         self.names = names
+        self.ready = False
         self.on_free: Callable[[], None] = lambda: None
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket
@@ -103,7 +105,7 @@ class Reader:
 
     def give(self, number: int) -> None:
         """Give a slot back that nothing was begun by."""
-        if self._process is not None:
+        if self.ready:
             self._free.append(number)
 
     def begin(self, number: int, task: Task, *parts: bytes | memoryview) -> asyncio.Future[object]:
@@ -120,7 +122,7 @@ class Reader:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
-        if self._process is None:
+        if not self.ready:
             future.set_exception(ReaderEnded())
             return future
         length = self._slots[number].put(*parts)
@@ -149,6 +151,7 @@ class Reader:
             return
         number, _, _ = MESSAGE.unpack(message)
         if number == READY:
+            self.ready = True
             self._free = list(range(slots.COUNT))
         else:
             future, timer = self._waiting.pop(number)
@@ -180,7 +183,7 @@ class Reader:
         self._channel.close()
         self._process.kill()
         status = self._process.wait()
-        self._process = None
+        self._process, self.ready = None, False
         self._rests_until = time.monotonic() + _REST_S
         self._free = []
         for future, timer in self._waiting.values():
@@ -188,6 +191,7 @@ class Reader:
             if not future.done():
                 future.set_exception(ReaderEnded())
         self._waiting.clear()
+        self.on_free()
         return status
 
 

@@ -156,7 +156,7 @@ class Beside(Reader):
 
     def __init__(self, slots: int) -> None:
         super().__init__(limits=Limits(10**7, 64), names=())
-        self.slots, self.wanted = list(range(slots)), 0
+        self.slots, self.wanted, self.ready = list(range(slots)), 0, True
         self.begun: dict[int, asyncio.Future[object]] = {}
 
     def want(self) -> None:
@@ -290,5 +290,56 @@ def test_a_late_reader_is_not_waited_for_longer_than_the_client_waits() -> None:
         reader.end(0, READ)
         async with asyncio.timeout(10), turns.taken(BODY, stays, LATER, Timing()) as members:
             assert members is None
+
+    run(course())
+
+
+def test_who_needs_the_other_process_waits_for_it_before_those_who_need_it_less() -> None:
+    reader = Beside(1)
+    turns, order = Turns(reader), list[str]()
+
+    async def apart(name: str) -> None:
+        read = await turns.apart(Task.PROTOCOL, BODY, LATER, Timing())
+        order.append(f"{name} {read is READ}")
+
+    async def other(name: str) -> None:
+        async with turns.taken(BODY, stays, LATER, Timing()) as members:
+            order.append(f"{name} {members is READ}")
+
+    async def course() -> None:
+        async with turns.taken(BODY, stays, LATER, Timing()):
+            first = asyncio.ensure_future(apart("first"))
+            await settle()
+            asking = asyncio.ensure_future(other("asking"))
+            leaving, second = asyncio.ensure_future(apart("leaving")), asyncio.ensure_future(apart("second"))
+            await settle()
+            leaving.cancel()
+            reader.end(0, READ)
+            await settle()
+            assert order == ["first True"]
+            reader.end(0, READ)
+            await settle()
+            assert order == ["first True", "second True"]
+            reader.end(0, READ)
+            third = asyncio.ensure_future(apart("third"))
+            fourth = asyncio.ensure_future(apart("fourth"))
+            await settle()
+            reader.ready = False  # it has ended
+            reader.end(0, ReaderEnded())
+            await asyncio.gather(first, second, third, fourth)
+            assert sorted(order[2:]) == ["fourth False", "third False"]
+        await asking
+        assert order[4:] == ["asking True"]
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert await turns.apart(Task.PROTOCOL, BODY, LATER, Timing()) is None
+
+    run(course())
+    assert reader.slots == [0]
+
+
+def test_without_another_process_nothing_is_read_apart() -> None:
+    async def course() -> None:
+        assert await Turns().apart(Task.PROTOCOL, BODY, LATER, Timing()) is None
 
     run(course())
