@@ -76,28 +76,33 @@ class Reader:
         """Start the process, if it does not run; it is of use in 0.1 s."""
         if self._process is not None or time.monotonic() < self._rests_until:
             return
-        self._channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = slots.create()
-        arguments = (*map(str, self.limits), ",".join(sorted(self.names)))
         try:
-            self._slots = slots.attach(memory)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.reader", str(far.fileno()), str(memory), *arguments],
-                cwd=_ROOT,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(far.fileno(), memory),
-            )
+            self._process = self._start()
         except OSError as error:
-            self._channel.close()
             self._rests_until = time.monotonic() + _REST_S
             log.warning("JSON is read by this process alone: no second one could be started: %s", error)
             return
-        finally:
-            far.close()
-            os.close(memory)
         self._channel.setblocking(False)
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._hear)
         log.info("JSON is read by process %d, too", self._process.pid)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Open what both processes share, and start the other one, which inherits it."""
+        arguments = (*map(str, self.limits), ",".join(sorted(self.names)))
+        self._channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with far, slots.created() as memory:
+                self._slots = slots.attach(memory)
+                return subprocess.Popen(
+                    [sys.executable, "-m", "service.reader", str(far.fileno()), str(memory), *arguments],
+                    cwd=_ROOT,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(far.fileno(), memory),
+                )
+        except OSError:
+            self._channel.close()
+            self._slots = []
+            raise
 
     def take(self) -> int | None:
         """Take a slot; None where none is free. `begin` or `give` gives it back."""
@@ -185,7 +190,7 @@ class Reader:
         status = self._process.wait()
         self._process, self.ready = None, False
         self._rests_until = time.monotonic() + _REST_S
-        self._free = []
+        self._free, self._slots = [], []
         for future, timer in self._waiting.values():
             timer.cancel()
             if not future.done():

@@ -6,6 +6,8 @@ import mmap
 import os
 import pickle
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 
 MAX_BODY = 2**24
@@ -72,14 +74,22 @@ class Slot:
             self._pages.madvise(mmap.MADV_REMOVE, self._start + _KEPT, _SIZE - _KEPT)
 
 
-def create() -> int:
-    """Make memory for all slots. Returns a file descriptor, which the other process inherits; nothing is in the file system."""
+@contextmanager
+def created() -> Iterator[int]:
+    """Make memory for all slots; nothing of it is in the file system.
+
+    Yields:
+        A file descriptor, which the other process inherits; it is closed then. The memory stays as long as it is mapped.
+    """
     descriptor = os.memfd_create("poolserve-reader")
-    os.ftruncate(descriptor, COUNT * _SIZE)
-    return descriptor
+    try:
+        os.ftruncate(descriptor, COUNT * _SIZE)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def attach(descriptor: int) -> list[Slot]:
-    """Map the memory that `create` made."""
+    """Map the memory that `created` made."""
     pages = mmap.mmap(descriptor, COUNT * _SIZE)
     return [Slot(pages, number * _SIZE) for number in range(COUNT)]

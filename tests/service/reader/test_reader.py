@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -142,6 +145,7 @@ def test_one_that_ends_leaves_nobody_waiting_and_is_followed(
     monkeypatch.setattr(module, "_REST_S", 0.05)
 
     async def course() -> None:
+        before = descriptors()
         async with started(max_elements=MAX_ELEMENTS, names=NAMES) as reader:
             first = reader.pid
             assert first is not None
@@ -153,6 +157,7 @@ def test_one_that_ends_leaves_nobody_waiting_and_is_followed(
                 with pytest.raises(ReaderEnded):
                     await one
             assert (reader.pid, reader.take(), is_there(first)) == (None, None, False)
+            assert descriptors() == before
             with pytest.raises(ReaderEnded):  # a slot that was taken before
                 await reader.begin(0, Task.MEMBERS, b'{"tensor":[1]}')
             reader.want()
@@ -166,16 +171,32 @@ def test_one_that_ends_leaves_nobody_waiting_and_is_followed(
     assert "has ended by itself with status -9" in caplog.text
 
 
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def fails(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("module_", "name", "value"),
+    [(sys, "executable", "/nowhere/python"), (os, "memfd_create", fails), (socket, "socketpair", fails)],
+)
 def test_it_is_heard_of_where_none_can_be_started(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    module_: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    """And nothing stays open."""
 
     async def course() -> None:
         reader = Reader(limits=Limits(1, 1), names=())
-        reader.want()
-        reader.want()  # within the rest: not tried again
+        before = descriptors()
+        with monkeypatch.context() as broken:
+            broken.setattr(module_, name, value)
+            reader.want()
+            reader.want()  # within the rest: not tried again
         assert (reader.pid, reader.take()) == (None, None)
+        assert descriptors() == before
         reader.close()
 
     run(course())
@@ -188,9 +209,8 @@ def test_a_failure_of_its_own_is_internal(monkeypatch: pytest.MonkeyPatch, caplo
         raise MemoryError
 
     monkeypatch.setattr(process, "parse", fails)
-    memory = slots.create()
-    (slot, *_) = slots.attach(memory)
-    os.close(memory)
+    with slots.created() as memory:
+        (slot, *_) = slots.attach(memory)
     slot.put_result(process.read(Task.MEMBERS, memoryview(b"{}"), Limits(1, 1), ()))
     assert "MemoryError" in caplog.text
 

@@ -20,9 +20,8 @@ SHAPES = [(), (1,), (0,), (0, 3), (2, 0), (7, 5, 3), (1, 1, 1, 1), (64, 3, 32, 3
 @pytest.fixture
 def pair() -> Iterator[tuple[list[slots.Slot], list[slots.Slot]]]:
     """The slots as both processes map them."""
-    descriptor = slots.create()
-    yield slots.attach(descriptor), slots.attach(descriptor)
-    os.close(descriptor)
+    with slots.created() as memory:
+        yield slots.attach(memory), slots.attach(memory)
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES.values(), BOOL], ids=str)
@@ -94,29 +93,28 @@ def test_the_largest_body_and_what_is_read_of_it_fit(
 
 def test_what_a_large_request_took_is_given_back() -> None:
     """Of the slot that is trimmed, and of no other; what is small stays where it is."""
-    descriptor = slots.create()
-    here, there = slots.attach(descriptor), slots.attach(descriptor)
+    with slots.created() as descriptor:
+        here, there = slots.attach(descriptor), slots.attach(descriptor)
 
-    def held() -> int:
-        return os.fstat(descriptor).st_blocks * 512
+        def held() -> int:
+            return os.fstat(descriptor).st_blocks * 512
 
-    large = np.ones(2**20)
-    assert held() == 0
-    for slot, other in zip(here, there, strict=True):
-        slot.put(bytes(2**21))
-        other.put_result(large)
-    assert 2 * large.nbytes < held() < 2.1 * large.nbytes
-    for number, slot in enumerate(here):
-        found = slot.result()
-        assert isinstance(found, np.ndarray)
-        assert found.tobytes() == large.tobytes()
-        slot.trim()
-        assert held() < large.nbytes * (1.6, 1.1)[number]
-    here[0].put(b"small")
-    there[0].put_result("small")
-    here[0].trim()
-    assert here[0].result() == "small"
-    os.close(descriptor)
+        large = np.ones(2**20)
+        assert held() == 0
+        for slot, other in zip(here, there, strict=True):
+            slot.put(bytes(2**21))
+            other.put_result(large)
+        assert 2 * large.nbytes < held() < 2.1 * large.nbytes
+        for number, slot in enumerate(here):
+            found = slot.result()
+            assert isinstance(found, np.ndarray)
+            assert found.tobytes() == large.tobytes()
+            slot.trim()
+            assert held() < large.nbytes * (1.6, 1.1)[number]
+        here[0].put(b"small")
+        there[0].put_result("small")
+        here[0].trim()
+        assert here[0].result() == "small"
 
 
 def test_what_does_not_fit_is_refused(pair: tuple[list[slots.Slot], list[slots.Slot]]) -> None:
