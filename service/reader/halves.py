@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.codecs.tensors.document import MAX_MEMBERS, parse
+from service.codecs.tensors.document import MAX_MEMBERS, MAX_VALUES, parse
 from service.codecs.tensors.dtypes import MAX_DIMENSIONS
 from service.codecs.tensors.members import Members, read_members
 from service.errors import ServiceError
@@ -24,7 +24,7 @@ MIN_BODY = 2**18
 """Bytes from which it pays: parsing them takes 0.4 ms, the hand-over 0.1."""
 
 _OWN_SHARE = 0.48
-"""Of the body; where the break is looked for. The other process has less, for it is told later and what it read is copied."""
+"""Of the body; from there a break is looked for, so that one in the middle, as between two images, is found."""
 
 _SEARCHED_SHARE = 0.25
 """Of the body, from there: halves that differ more are no use."""
@@ -110,6 +110,7 @@ def joined(first: Members, rest: Members, halves: Halves, *, max_elements: int) 
         first.names[-1] == "tensor"
         and own.isdisjoint(first.names)
         and len(own) + len(first.names) <= MAX_MEMBERS
+        and sum(map(_values, (*first.parameters.values(), *rest.parameters.values()))) <= MAX_VALUES
         and first.form == rest.form == "nested"
         and some.dtype == others.dtype
         and some.ndim == others.ndim
@@ -127,6 +128,13 @@ def joined(first: Members, rest: Members, halves: Halves, *, max_elements: int) 
         arrays=first.arrays | rest.arrays,
         ops=rest.ops if first.ops is None else first.ops,
     )
+
+
+def _values(value: object) -> int:
+    """Count the values within a value, as Document.members does."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return len(value) + sum(map(_values, value)) if isinstance(value, list) else 0
 
 
 async def read_halves(body: bytes | memoryview, reader: Reader, slot: int) -> Members | None:

@@ -29,7 +29,7 @@ class Slot:
     def __init__(self, pages: mmap.mmap, start: int) -> None:
         self._pages, self._start = pages, start
         self._memory = memoryview(pages)[start : start + _SIZE]
-        self._put = 0
+        self._length = 0
 
     def put(self, *parts: bytes | memoryview) -> int:
         """Copy a body in, of at most MAX_BODY bytes, one part behind the other. Returns how many bytes it has.
@@ -41,7 +41,7 @@ class Slot:
         for part in parts:
             self._memory[at : at + len(part)] = part
             at += len(part)
-        self._put = at
+        self._length = at
         return at
 
     def body(self, length: int) -> memoryview:
@@ -70,7 +70,7 @@ class Slot:
 
     def trim(self) -> None:
         """Give back what a large request that was put in has taken, for both processes; what is in the slot is lost."""
-        if 4 * self._put > _KEPT:
+        if 4 * self._length > _KEPT:
             self._pages.madvise(mmap.MADV_REMOVE, self._start + _KEPT, _SIZE - _KEPT)
 
 

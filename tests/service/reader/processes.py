@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.codecs.oip.declared import Limits
+from service.codecs.tensors.members import Members
 from service.reader.reader import Reader
 
 LIMIT_S = 60
@@ -54,3 +55,14 @@ def same(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
         (array.dtype, array.shape, array.tobytes()) == (other.dtype, other.shape, other.tobytes())
         for array, other in ((array, others[name]) for name, array in some.items())
     )
+
+
+def assert_alike(some: Members, other: Members) -> None:
+    """Both are what one request was read to."""
+    assert some.names == other.names
+    assert (some.form, some.parameters) == (other.form, other.parameters)
+    assert same(some.arrays | {"tensor": some.tensor}, other.arrays | {"tensor": other.tensor})
+    assert (some.ops is None) == (other.ops is None)
+    for one, another in zip(some.ops or [], other.ops or [], strict=True):
+        assert one.parameters == another.parameters
+        assert same(one.arrays, another.arrays)

@@ -9,12 +9,12 @@ import signal
 import numpy as np
 import pytest
 
-from service.codecs.tensors.document import parse
+from service.codecs.tensors.document import MAX_VALUES, parse
 from service.codecs.tensors.members import Members, read_members
 from service.codecs.tensors.nested import NeedsWalk
 from service.errors import ServiceError
 from service.reader.halves import joined, part, read_halves
-from tests.service.reader.processes import run, same, started, taken, until
+from tests.service.reader.processes import assert_alike, run, started, taken, until
 
 MAX_ELEMENTS = 5000
 NAMES = frozenset({"mask", "boxes", "query"})
@@ -72,16 +72,6 @@ def mutated(body: bytes, rng: np.random.Generator) -> bytes:
         piece = [b"", b"", *(bytes([code]) for code in b'[],:{}"1\\'), body[at : at + 8]][rng.integers(12)]
         body = body[:at] + piece + body[at + (size if rng.random() < 0.7 else 0) :]
     return body
-
-
-def assert_alike(some: Members, other: Members) -> None:
-    assert some.names == other.names
-    assert (some.form, some.parameters) == (other.form, other.parameters)
-    assert same(some.arrays | {"tensor": some.tensor}, other.arrays | {"tensor": other.tensor})
-    assert (some.ops is None) == (other.ops is None)
-    for one, another in zip(some.ops or [], other.ops or [], strict=True):
-        assert one.parameters == another.parameters
-        assert same(one.arrays, another.arrays)
 
 
 def test_halves_come_to_the_whole(rng: np.random.Generator) -> None:
@@ -158,6 +148,12 @@ def test_limits_hold_for_both_together() -> None:
     before, behind = ({f"{side}{i}": i for i in range(130)} for side in "ab")
     body = json.dumps({**before, "tensor": [half, half], **behind}).encode()
     assert whole(body) is by_halves(body) is None
+    for behind_it, fits in ((MAX_VALUES - 1500, True), (MAX_VALUES - 1499, False)):
+        # The last of `b` is a list: it counts, and what is in it.
+        document = {"a": [1] * 1500, "tensor": [[0.123456] * 100] * 50, "b": [*[1] * (behind_it - 2), [7]]}
+        body = json.dumps(document, separators=(",", ":")).encode()
+        assert part(body) is not None
+        assert (whole(body) is not None) == (by_halves(body) is not None) == fits
 
 
 def test_two_processes_read_one_request(rng: np.random.Generator) -> None:

@@ -27,7 +27,7 @@ from service.reader import reader as module
 from service.reader import slots
 from service.reader.channel import Task
 from service.reader.reader import Reader, ReaderEnded
-from tests.service.reader.processes import LIMIT_S, run, same, started, taken, until
+from tests.service.reader.processes import LIMIT_S, assert_alike, run, started, taken, until
 
 MAX_ELEMENTS = 1_000_000
 NAMES = {"mask", "boxes", "query"}
@@ -90,13 +90,7 @@ def test_it_reads_as_this_process_does(rng: np.random.Generator) -> None:
                     assert caught.value.message == expected.message
                     continue
                 assert isinstance(expected, Members)
-                got = await read(reader, body)
-                assert (got.form, got.parameters) == (expected.form, expected.parameters)
-                assert same(got.arrays | {"tensor": got.tensor}, expected.arrays | {"tensor": expected.tensor})
-                assert (got.ops is None) == (expected.ops is None)
-                for one, other in zip(got.ops or [], expected.ops or [], strict=True):
-                    assert one.parameters == other.parameters
-                    assert same(one.arrays, other.arrays)
+                assert_alike(await read(reader, body), expected)
                 read_well += 1
 
     run(course())
