@@ -21,6 +21,20 @@ NPY = (b"content-type", b"application/x-npy")
 LARGE = npy(np.arange(2 * 200 * 200, dtype=np.float32).reshape(2, 200, 200))
 
 
+def http(
+    *headers: tuple[bytes, bytes], path: str = "/v1/pool", query: bytes = b"", method: str = "POST"
+) -> dict[str, Any]:
+    """The scope of a request, as the boundary has left it."""
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": list(headers),
+        "state": {"request_id": "r"},
+    }
+
+
 def ask(
     state: State,
     *pieces: bytes | None,
@@ -49,14 +63,7 @@ def ask(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "query_string": query,
-        "headers": list(headers),
-        "state": {"request_id": "r"},
-    }
+    scope = http(*headers, path=path, query=query, method=method)
     asyncio.run(Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(scope, receive, send))
     assert state.pool_admission.waiting == 0
     return passed, sent

@@ -17,6 +17,7 @@ from service.app import INFERENCE_PATHS, answer_error
 from service.runtime.model import Model
 from service.runtime.repository import Repository
 from service.settings import Settings
+from tests.service.api.asgi import http
 
 
 @pytest.fixture
@@ -49,14 +50,8 @@ def ask(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "query_string": query.encode(),
-        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
-        "state": {"request_id": "r"},
-    }
+    lines = ((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items())
+    scope = http(*lines, path=path, query=query.encode(), method=method)
     door = Boundary(Door(inside, state=state, paths=INFERENCE_PATHS), access_log=False, answer_error=answer_error)
     asyncio.run(door(scope, receive, send))
     return passed, sent

@@ -20,7 +20,7 @@ from service.codecs.tensors import nested
 from service.runtime.pooling import sessions
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.session import Session
-from tests.service.api.asgi import BODY, JSON, LARGE, NPY, answer, ask, length, refusal
+from tests.service.api.asgi import BODY, JSON, LARGE, NPY, answer, ask, http, length, refusal
 
 
 class Slow:
@@ -64,17 +64,8 @@ def test_client_that_goes_away_while_it_is_pooled(state: State, slow: Slow) -> N
     async def inside(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("it is the hot road's")
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/pool",
-        "query_string": b"",
-        "headers": [JSON],
-        "state": {"request_id": "r"},
-    }
-
     async def course() -> None:
-        await Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(scope, receive, send)
+        await Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(http(JSON), receive, send)
         assert not sent
         assert state.pool_admission.waiting == 0
         slow.let_go.set()
@@ -102,14 +93,7 @@ def test_crowd_is_refused_with_when_to_come_back(state: State) -> None:
         async def inside(scope: Any, receive: Any, send: Any) -> None:
             raise AssertionError("it is the hot road's")
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/pool",
-            "query_string": b"op=max",
-            "headers": list(headers),
-            "state": {"request_id": "r"},
-        }
+        scope = http(*headers, query=b"op=max")
         asyncio.run(
             Boundary(Hot(inside, state=state), access_log=False, answer_error=answer_error)(scope, receive, send)
         )
