@@ -5,7 +5,6 @@ What the service does beside that (HTTP, its event loop, checks, queues, JSON) i
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ import onnx_ir as ir
 
 from graphs.front import PIXELS, attach_front
 from service.codecs.images import decode
+from service.cores import available_cores
 from service.runtime.reading import read_model
 from service.runtime.session import Session, resolve_provider
 from service.settings import Settings
@@ -36,7 +36,7 @@ class Ceiling:
         data = ir.to_proto(graph).SerializeToString()
         self._session = Session(data, provider=provider, device_id=settings.device_id, threads=settings.threads)
         self._settings = settings
-        self._decode_threads = settings.decode_threads or len(os.sched_getaffinity(0))
+        self._decode_threads = settings.decode_threads or available_cores()
         self.device = self._session.device
 
     def _decode(self, picture: bytes) -> np.ndarray:

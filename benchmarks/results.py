@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
+
+from service.cores import available_cores
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -70,7 +71,7 @@ def machine() -> dict[str, Any]:
     """Facts that the figures depend on; nothing that names the machine."""
     packages = ("numpy", "uvicorn", "fastapi", "simplejpeg", "pillow")
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,

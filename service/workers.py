@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 from multiprocessing.connection import wait
 from types import FrameType
 
+from service.cores import available_cores
 from service.server import serve
 from service.settings import Settings
 
@@ -28,7 +28,7 @@ def supervise(settings: Settings) -> int:
     Returns:
         The exit status: 0 if it was asked to stop and every process ended in order.
     """
-    share = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    share = settings.threads or max(1, available_cores() // settings.workers)
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     arguments = (settings.model_copy(update={"threads": share}),)
     processes = [context.Process(target=_work, args=arguments, name=f"worker-{n}") for n in range(settings.workers)]

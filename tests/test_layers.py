@@ -70,7 +70,7 @@ LAYERS = {
         ["__main__"],
     ],
     "service": [
-        ["errors"],
+        ["errors", "cores"],
         ["settings"],
         ["codecs"],
         ["runtime"],

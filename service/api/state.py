@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from fastapi import Request
 from service.api.parameters import array_names
 from service.api.turns import Turns
 from service.codecs.oip.declared import Limits
+from service.cores import available_cores
 from service.reader.reader import Reader
 from service.runtime.admission import Admission
 from service.runtime.control import Control
@@ -55,7 +55,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.control = Control(self.settings, self.repository)
-        cores = len(os.sched_getaffinity(0))
+        cores = available_cores()
         self.decoders = ThreadPoolExecutor(self.settings.decode_threads or cores, thread_name_prefix="decode")
         self.pooler = Pooler(self.settings, self.repository.provider)
         self.pool_admission = Admission(_POOL_RATE, max_waiting=self.settings.max_queue)

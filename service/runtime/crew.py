@@ -5,7 +5,6 @@ Measured on this machine, not guessed. Each has weights of its own, so only ligh
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 
 from graphs.anysize.alike import Alike, make_alike
 from graphs.anysize.plan import Plan
+from service.cores import available_cores
 from service.runtime.lanes import Lane, Lanes
 from service.runtime.network import Network
 from service.settings import Settings
@@ -83,7 +83,7 @@ def make_crew(network: Network, plan: Plan, settings: Settings, smallest: int) -
     fixed = network.fixed
     if network.session.provider != "cpu" or fixed.batch or fixed.height or fixed.width:
         return None
-    count = min(settings.threads or len(os.sched_getaffinity(0)), _MOST, _BYTES // network.plain_bytes)
+    count = min(settings.threads or available_cores(), _MOST, _BYTES // network.plain_bytes)
     if count < 2:
         return None
     single = settings.model_copy(update={"threads": 1})

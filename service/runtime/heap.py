@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
+
+from service.cores import available_cores
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -49,4 +50,4 @@ def share_arenas() -> None:
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(_M_ARENA_MAX, max(2, len(os.sched_getaffinity(0)) // 2))
+            mallopt(_M_ARENA_MAX, max(2, available_cores() // 2))

@@ -6,7 +6,6 @@ A session is not guarded by a lock: one thread owns it (`batcher`), and nobody e
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -15,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
+
+from service.cores import available_cores
 
 Provider = Literal["cpu", "cuda"]
 
@@ -76,7 +77,7 @@ def _options(provider: Provider, threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; warnings about shape nodes on the CPU are judged in _check_assignment
     # A GPU session needs one host thread; a CPU session takes all cores, so that a lone request has the whole machine.
-    options.intra_op_num_threads = 1 if provider == "cuda" else threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = 1 if provider == "cuda" else threads or available_cores()
     options.enable_mem_pattern = (
         False  # its key collides between sizes and its map never shrinks: wrong for dynamic shapes
     )

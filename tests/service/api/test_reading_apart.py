@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
 import numpy as np
@@ -11,13 +10,14 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
+from service.cores import available_cores
 from service.reader.channel import Task
 from service.reader.reader import Reader
 from tests.conftest import MakeClient
 
 LIMIT_S = 60
 
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is no reader")
+pytestmark = pytest.mark.skipif(available_cores() < 2, reason="one core: there is no reader")
 
 
 def pool(tensor: np.ndarray, **members: object) -> bytes:
