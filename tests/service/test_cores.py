@@ -66,5 +66,3 @@ def test_version_1_where_the_container_s_own_group_is_mounted(tmp_path: Path) ->
 
 def test_no_control_groups_at_all(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 16
-
-
