@@ -128,5 +128,5 @@ async def classify(
     inference = await infer_images(request, state, parameters)
     if inference.parameters.shape is not None or inference.parameters.dtype is not None:
         raise InvalidParameter(NUMBERS_ONLY)
-    headers = {"Server-Timing": inference.server_timing()}
+    headers = {"Server-Timing": inference.server_timing().decode()}
     return Response(write_classes(inference), media_type="application/json", headers=headers)

@@ -120,7 +120,7 @@ async def embed(
             "results": results,
         }
         content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = {"Server-Timing": inference.server_timing()}
+    headers = {"Server-Timing": inference.server_timing().decode()}
     return Response(content, media_type=MEDIA_TYPES[written], headers=headers)
 
 

@@ -147,7 +147,7 @@ class FastPath:
                 wording = Wording(model, parameters.top, form.height, form.width)
         asked = Asked(parameters, model, form, wording)
         if len(query) <= _MAX_QUERY:
-            self.known[query] = asked  # what is loaded does not change
+            self.known[query] = asked  # it is cleared when what is loaded changes (app.py)
             if len(self.known) > _MAX_ASKED:
                 self.known.popitem(last=False)
         return asked
@@ -159,7 +159,7 @@ def worded(inference: Inference[ClassifyParameters]) -> tuple[list[tuple[bytes, 
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(content)),
-        (b"server-timing", inference.server_timing().encode()),
+        (b"server-timing", inference.server_timing()),
     ]
     return headers, content
 

@@ -115,7 +115,7 @@ async def heatmap(
     written, _ = choose(request.headers.get("accept", ""), "png", _FORMS)
     drawing = _Drawing(written, request)
     inference = await infer_images(request, state, parameters, drawing.course)
-    headers = {"Server-Timing": inference.server_timing()}
+    headers = {"Server-Timing": inference.server_timing().decode()}
     if written != "json":
         return Response(drawing.made[0], media_type=MEDIA_TYPES[written], headers=headers)
     said = orjson.dumps({"model": inference.model.name, "version": inference.model.version})

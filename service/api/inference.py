@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from service.api.images import Upload, carries_parameters, parse_upload
 from service.api.intake import read_body, read_headers
 from service.api.state import State
+from service.api.timing import server_timing
 from service.codecs.header import Channels
 from service.codecs.images import decode, read_header
 from service.codecs.rows import Rows, open_rows
@@ -67,14 +68,13 @@ class Inference(Generic[P]):
     decode_s: float = 0.0
     finished_at: float = field(default_factory=time.monotonic)
 
-    def server_timing(self) -> str:
+    def server_timing(self) -> bytes:
         """The `Server-Timing` header: milliseconds; with several images the longest of each stage."""
         answers = self.answers
         encode_s = time.monotonic() - self.finished_at
         queue_s = answers[0].queue_s if len(answers) == 1 else max(answer.queue_s for answer in answers)
         run_s = answers[0].run_s if len(answers) == 1 else max(answer.run_s for answer in answers)
-        stages_ms = (self.decode_s * 1e3, queue_s * 1e3, run_s * 1e3, encode_s * 1e3)
-        return "decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages_ms  # noqa: UP031 – half the time
+        return server_timing(self.decode_s, queue_s, run_s, encode_s)
 
 
 Course = Callable[

@@ -25,5 +25,10 @@ class Timing:
 
     def header(self) -> tuple[bytes, bytes]:
         """Give the header."""
-        stages = (self.decode * 1e3, self.queue * 1e3, self.infer * 1e3, self.encode * 1e3)
-        return b"server-timing", b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages
+        return b"server-timing", server_timing(self.decode, self.queue, self.infer, self.encode)
+
+
+def server_timing(decode_s: float, queue_s: float, infer_s: float, encode_s: float) -> bytes:
+    """Word the stages, in milliseconds."""
+    stages_ms = (decode_s * 1e3, queue_s * 1e3, infer_s * 1e3, encode_s * 1e3)
+    return b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % stages_ms

@@ -51,7 +51,7 @@ class ClassifyAtOnce:
 
 def _word_one(asked: Asked, wording: Wording, headers: list[tuple[bytes, bytes]], answer: Answer) -> Reply:
     inference = Inference(asked.parameters, asked.model, answers=(answer,))
-    return reply(headers, _JSON, inference.server_timing().encode(), wording.write(answer))
+    return reply(headers, _JSON, inference.server_timing(), wording.write(answer))
 
 
 def _word(asked: Asked, headers: list[tuple[bytes, bytes]], answers: Sequence[Answer]) -> Reply:
@@ -59,4 +59,4 @@ def _word(asked: Asked, headers: list[tuple[bytes, bytes]], answers: Sequence[An
     assert form is not None  # else nothing ran
     inference = Inference(asked.parameters, asked.model, [(form.height, form.width)] * form.count, answers)
     content = write_classes(inference)
-    return reply(headers, _JSON, inference.server_timing().encode(), content)
+    return reply(headers, _JSON, inference.server_timing(), content)

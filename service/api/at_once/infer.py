@@ -67,7 +67,7 @@ def _word(
 ) -> Reply:
     inference = Inference(_NO_PARAMETERS, model, answers=answers)
     length, content = known.answer(model, answers)
-    timing = inference.server_timing().encode()
+    timing = inference.server_timing()
     now = time.monotonic()
     output_s = now - inference.finished_at
     model.statistics.succeed(answers, total_s=now - started, input_s=0.0, output_s=output_s)

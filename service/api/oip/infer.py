@@ -89,7 +89,7 @@ class Infer:
                 statistics = model.statistics
                 said = read_headers(scope["headers"], self._settings)
                 response, inference = await self._imaging.answer(model, said, scope, receive, started)
-                timing = (b"server-timing", inference.server_timing().encode())
+                timing = (b"server-timing", inference.server_timing())
                 headers, buffers = await self._worded(response, said, timing)
                 now = time.monotonic()
                 statistics.succeed(
