@@ -29,6 +29,7 @@ from service.runtime.inside import find_inside
 from service.runtime.model import Model
 from service.runtime.policy import VersionPolicy
 from service.runtime.remote import Mirror, RemoteError, is_url
+from service.runtime.scratch import Scratch
 from service.runtime.session import ProviderError, resolve_provider
 from service.runtime.succession import Unsettled
 from service.settings import Settings
@@ -82,12 +83,7 @@ class Loader:
         self._settings = settings
         self._left: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._sent: list[Path] = []
-        self._private: Path | None = None
-        if self._mirror is not None:
-            weakref.finalize(self, self._mirror.close)
-        if settings.model_control != "none":
-            self._private = Path(tempfile.mkdtemp(prefix="poolserve-"))
-            weakref.finalize(self, shutil.rmtree, self._private, ignore_errors=True)
+        self._private = Scratch() if settings.model_control != "none" else None
 
     def find_all(self) -> Mapping[str, Found]:
         """Look through the repository.
@@ -137,7 +133,7 @@ class Loader:
 
     def _upload(self, name: str, files: Mapping[str, bytes]) -> Path:
         assert self._private is not None  # models do not come by requests where nothing changes
-        folder = Path(tempfile.mkdtemp(prefix="sent-", dir=self._private))
+        folder = Path(tempfile.mkdtemp(prefix="sent-", dir=self._private.folder))
         self._sent.append(folder)
         for path, content in files.items():
             target = folder / name / path
@@ -187,7 +183,7 @@ class Loader:
         if self._private is None:
             return Model(name, number, version.path, settings, self.provider, configuration=configuration)
         own = next(path.parent for path in version.path.parents if path.name == version.number)
-        copy = Path(tempfile.mkdtemp(prefix="model-", dir=self._private))
+        copy = Path(tempfile.mkdtemp(prefix="model-", dir=self._private.folder))
         try:
             path = _copy(own, version, copy / name)
             copied = None if configuration is None else _copy_labels(configuration, copy / name)

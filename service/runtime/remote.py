@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.runtime.folder import is_name
+from service.runtime.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +82,16 @@ class Mirror:
         except Exception as error:  # each file system has its own
             raise RemoteError(f"{self._shown}: expected a URL that fsspec knows: {error}") from error
         self._path = str(path).rstrip("/") or str(path)[:1]  # of a store's root
-        self._root = Path(tempfile.mkdtemp(prefix="poolserve-"))
-        self.folder = self._root / "models"
-        self._staging = self._root / "staging"
+        self._scratch = Scratch()
+        self.folder = self._scratch.folder / "models"
+        self._staging = self._scratch.folder / "staging"
         for folder in (self.folder, self._staging):
             folder.mkdir()
         self._have: dict[_Unit, Mapping[str, _File]] = {}
 
     def close(self) -> None:
         """Remove the copy."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._scratch.close()
 
     def refresh(self) -> None:
         """Bring what is new or changed, remove what is gone; blocks, for as long as the network takes.

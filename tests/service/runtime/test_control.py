@@ -178,7 +178,7 @@ def test_a_model_that_nobody_holds_is_gone_with_its_threads_and_its_copy(
         assert not threads()
         assert states(repository) == {"tiny/2": "READY"}
         repository.loader.sweep()
-        copies = [path.relative_to(own_temporary_folder).parts[2:] for path in own_temporary_folder.glob("**/*.onnx")]
+        copies = [path.relative_to(own_temporary_folder).parts[3:] for path in own_temporary_folder.glob("**/*.onnx")]
         assert copies == [("tiny", "2", "model.onnx")]
 
     living(folder, test)
@@ -416,7 +416,7 @@ def test_model_that_was_sent_lives_in_a_private_folder_and_goes_with_it(
     sent = TinyClassifier.random(5).to_onnx(None).SerializeToString()
 
     def files() -> list[str]:
-        return sorted(path.name for path in own_temporary_folder.glob("**/*") if path.is_file())
+        return sorted(path.name for path in own_temporary_folder.glob("*/files/**/*") if path.is_file())
 
     async def test(control: Control, repository: Repository) -> None:
         given = {"5/model.onnx": sent, "5/model.json": CARD.model_dump_json().encode()}
