@@ -245,4 +245,5 @@ def _copy_file(own: Path, path: Path, to: Path) -> None:
         if real.stat().st_nlink > 1:  # so has the copy: weights of such a file are refused (weights.py)
             os.link(to / name, to / f"{name}.link")
     except OSError as error:
-        raise BrokenModel(f"{name.as_posix()}: cannot be copied: {error.strerror}", path) from error
+        reason = f"{name.as_posix()}: cannot be copied to the temporary folder (TMPDIR): {error.strerror}"
+        raise BrokenModel(reason, path) from error
