@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,24 @@ from fsspec.implementations.memory import MemoryFileSystem
 from service.runtime.folder import find_models
 from service.runtime.policy import VersionPolicy
 from service.runtime.reading import read_model
-from service.runtime.remote import Mirror, RemoteError, is_url
+from service.runtime.remote import Mirror
 from service.runtime.repository import Repository, RepositoryError
 from service.settings import Settings
 from tests.claims import relative_error
+from tests.service.runtime.bucket import GRAPH, Store, emptied, files, mirrored
 from tests.tiny import LABELS, TinyClassifier, card
-
-Store = MemoryFileSystem
-
-GRAPH = TinyClassifier.random(0).to_onnx(card()).SerializeToString()
 
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    """fsspec's store in memory, empty; it is one for the process."""
-    memory = MemoryFileSystem()
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
-    yield memory
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
+    with emptied() as memory:
+        yield memory
 
 
 @pytest.fixture
 def mirror(store: Store) -> Iterator[Mirror]:
-    """A mirror of one model of two versions."""
-    store.pipe({"/bucket/models/net/1/model.onnx": GRAPH, "/bucket/models/net/2/model.onnx": GRAPH + b"\0"})
-    made = Mirror("memory://bucket/models")
-    yield made
-    made.close()
-    assert not made.folder.exists()
+    with mirrored(store) as made:
+        yield made
 
 
 @pytest.fixture
@@ -59,23 +46,6 @@ def fetched(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", noted)
     return names
-
-
-def files(mirror: Mirror) -> dict[str, bytes]:
-    """All that is in the copy."""
-    found = {path.relative_to(mirror.folder): path for path in sorted(mirror.folder.rglob("*")) if path.is_file()}
-    return {str(name): path.read_bytes() for name, path in found.items()}
-
-
-@pytest.mark.parametrize(
-    ("text", "url"),
-    [
-        *((text, True) for text in ("s3://b/m", "memory://x", "file:///m", "simplecache::s3://b")),
-        *((text, False) for text in ("models", "/srv/models", "C:\\models", "", "a:b", "//host/share")),
-    ],
-)
-def test_url_is_told_from_a_folder(text: str, url: bool) -> None:
-    assert is_url(text) == url
 
 
 def test_copy_is_as_the_store_and_can_be_read(store: Store, mirror: Mirror) -> None:
@@ -171,113 +141,6 @@ def test_no_half_of_a_version_is_ever_seen(
     assert {name.removeprefix("net/3/"): data for name, data in files(mirror).items() if "net/3/" in name} == parts
 
 
-def broken_read(self: Store, name: str, *arguments: Any, **options: Any) -> None:
-    raise ConnectionResetError(104, "Connection reset by peer")
-
-
-def short_read(self: Store, name: str, target: str, *arguments: Any, **options: Any) -> None:
-    Path(target).write_bytes(b"half")
-
-
-@pytest.mark.parametrize(("read", "says"), [(broken_read, "reset by peer"), (short_read, "it is being written")])
-def test_copy_that_fails_leaves_what_was_there_and_is_tried_again(
-    store: Store, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, read: Callable[..., None], says: str
-) -> None:
-    mirror.refresh()
-    before = files(mirror)
-    get = MemoryFileSystem.get_file
-    store.pipe("/bucket/models/net/2/model.onnx", GRAPH)
-    store.pipe("/bucket/models/net/3/model.onnx", GRAPH)
-    store.pipe("/bucket/models/good/1/model.onnx", GRAPH)
-    monkeypatch.setattr(
-        MemoryFileSystem,
-        "get_file",
-        lambda self, name, *rest, **options: (get if "good" in name else read)(self, name, *rest, **options),
-    )
-    with pytest.raises(RemoteError, match=says) as caught:
-        mirror.refresh()
-    assert "net/2" in str(caught.value)
-    assert "net/3" in str(caught.value)
-    assert files(mirror) == {**before, "good/1/model.onnx": GRAPH}  # the others are brought all the same
-    assert not list(mirror.folder.parent.glob("staging/*"))
-    monkeypatch.setattr(MemoryFileSystem, "get_file", get)
-    mirror.refresh()
-    assert files(mirror)["net/3/model.onnx"] == files(mirror)["net/2/model.onnx"] == GRAPH
-
-
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), TimeoutError(), FileNotFoundError("gone")])
-@pytest.mark.parametrize("where", ["/bucket/models", "/bucket/models/net", "/bucket/models/net/2"])
-def test_store_that_cannot_be_listed_takes_nothing_away(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, error: OSError, where: str
-) -> None:
-    mirror.refresh()
-    before = files(mirror)
-    ls = MemoryFileSystem.ls
-
-    def fail(self: Store, path: str, *arguments: Any, **options: Any) -> Any:
-        if path == where:
-            raise error
-        return ls(self, path, *arguments, **options)
-
-    monkeypatch.setattr(MemoryFileSystem, "ls", fail)
-    with pytest.raises(RemoteError, match="memory://bucket/models: cannot be listed"):
-        mirror.refresh()
-    assert files(mirror) == before
-    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
-    mirror.refresh()
-    assert files(mirror) == before
-
-
-def listing(*names: str, kind: str = "file") -> Callable[..., list[dict[str, object]]]:
-    """A store's `ls` that says what it likes of the model's version."""
-    ls = MemoryFileSystem.ls
-
-    def lie(self: Store, path: str, *arguments: Any, **options: Any) -> Any:
-        found = ls(self, path, *arguments, **options)
-        if path.endswith("/net/1"):
-            found = [*found, *({"name": name, "size": 4, "type": kind} for name in names)]
-        return found
-
-    return lie
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "/bucket/models/net/1/..",
-        "..",
-        "/bucket/models/net/1/a\\b",
-        "/bucket/models/net/1/a\0b",
-        "/bucket/models/net/1/.",
-        "x" * 300,
-    ],
-)
-@pytest.mark.parametrize("kind", ["file", "directory"])
-def test_listed_name_that_leads_out_is_passed_over(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
-) -> None:
-    monkeypatch.setattr(MemoryFileSystem, "ls", listing(name, kind=kind))
-    mirror.refresh()
-    assert list(files(mirror)) == ["net/1/model.onnx", "net/2/model.onnx"]
-    assert {path.name for path in mirror.folder.parent.iterdir()} == {"models", "staging"}
-
-
-def test_store_without_an_end_is_refused(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror.refresh()
-    before = files(mirror)
-    monkeypatch.setattr(
-        MemoryFileSystem, "ls", lambda self, path, **options: [{"name": f"{path}/a", "type": "directory"}]
-    )
-    with pytest.raises(RemoteError, match="lies too deep"):
-        mirror.refresh()
-    many = [{"name": f"/bucket/models/net/{i}", "type": "file", "size": 1} for i in range(100_001)]
-    root = [{"name": "/bucket/models/net", "type": "directory"}]
-    monkeypatch.setattr(MemoryFileSystem, "ls", lambda self, path, **options: many if path.endswith("net") else root)
-    with pytest.raises(RemoteError, match="more than 100000 files"):
-        mirror.refresh()
-    assert files(mirror) == before
-
-
 def test_local_folder_is_mirrored_without_its_links(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     version = TinyClassifier.random(0).save(tmp_path / "models" / "net" / "1", card()).parent
@@ -308,35 +171,3 @@ def test_models_in_a_store_are_served(store: Store, rng: np.random.Generator) ->
     model = repository.find("net", "7")
     (scores,) = model.network.run(image[None])[model.scores_place]
     assert relative_error(scores, net.logits(image, card().preprocessing)) < 1e-4
-
-
-def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a package were not installed."""
-    really = builtins.__import__
-
-    def none(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.partition(".")[0] == package:
-            raise ModuleNotFoundError(f"No module named {package!r}")
-        return really(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", none)
-
-
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("s3://key:password@bucket/models", r"s3://bucket/models: .*poolserve\[remote\].*s3fs"),
-        ("unheard://bucket", "unheard://bucket: expected a URL that fsspec knows"),
-    ],
-)
-def test_url_that_nothing_here_reads_says_what_is_missing(url: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide("s3fs", monkeypatch)
-    with pytest.raises(RemoteError, match=says) as caught:
-        Mirror(url)
-    assert "password" not in str(caught.value)
-
-
-def test_without_fsspec_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    hide("fsspec", monkeypatch)
-    with pytest.raises(RemoteError, match=r"install poolserve\[remote\]"):
-        Mirror("memory://bucket")
