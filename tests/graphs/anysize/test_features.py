@@ -18,7 +18,7 @@ from graphs.anysize.features import FeaturesError
 from graphs.card import ModelCard, Preprocessing
 from graphs.front import PIXELS, attach_front
 from tests.claims import relative_error
-from tests.export.test_heads import CONFIGURATIONS
+from tests.export.configurations import CONFIGURATIONS
 from tests.export.trunk import tiny_network
 from tests.graphs.anysize import networks
 
