@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,33 +9,11 @@ import pytest
 
 from graphs.anysize.alike import Alike
 from graphs.anysize.sizes import Level
-from service.runtime.canvas import bucket_count, bucket_side
 from service.runtime.choice import Choice
-from service.runtime.costs import BatchCost, Costs, Curve
+from service.runtime.costs import Costs
 from service.runtime.grouping import WINDOW, Grouping
 from service.runtime.partition import QUEUE_S
-
-Sizes = list[tuple[int, int]]
-
-
-def line(run_s: float, pixel_s: float) -> Curve:
-    return Curve.through([(10**2, run_s + pixel_s * 10**2), (1000**2, run_s + pixel_s * 1000**2)])
-
-
-def costs(
-    run_s: float,
-    pixel_s: float,
-    *,
-    mask: float = 1.1,
-    switch_s: float = 0.0,
-    ragged_pixels: float = float("inf"),
-    alike: Alike | None = None,
-) -> Costs:
-    """Of a network whose runs cost run_s and whose pixels cost pixel_s, `mask` times that on a canvas."""
-    each = line(0.0, pixel_s)
-    ragged = BatchCost(run_s, line(0.0, pixel_s * mask))
-    return Costs(line(run_s, pixel_s), BatchCost(run_s, each), ragged, ragged_pixels, switch_s, alike)
-
+from tests.service.runtime.draining import Sizes, alone_s, costs, drain, sizes_of
 
 FOURS = Alike(
     Any, frozenset({Level("height", 4, -1), Level("width", 4, -1), Level("width", 8, -1), Level("height", 8, 3)})
@@ -45,65 +22,6 @@ FOURS = Alike(
 
 SMALL_NET = costs(200e-6, 0.1e-6)
 LARGE_NET = costs(500e-6, 0.2e-6)
-GPU = costs(3e-3, 5e-9, switch_s=0.1)
-
-
-@dataclass
-class Drained:
-    choices: list[Choice]
-    batches: list[list[int]]  # who was in each, by arrival
-    seconds: float  # as predicted
-    switches: int
-
-
-def drain(grouping: Grouping, sizes: Sizes, prices: Costs) -> Drained:
-    """Let everybody run who waits, as the batcher does, and add up what it costs."""
-    pending = list(range(len(sizes)))
-    drained = Drained([], [], 0.0, 0)
-    prepared: dict[bool, tuple[int, int, int]] = {}
-    while pending:
-        window = pending[:WINDOW]
-        planned = grouping.plan([sizes[i] for i in window])
-        assert planned
-        for choice in planned:
-            places, height, width = choice.shape
-            assert 1 <= len(choice.members) <= places
-            assert list(choice.members) == sorted(set(choice.members))
-            batch = [window[member] for member in choice.members]
-            for i in batch:
-                assert sizes[i][0] <= height
-                assert sizes[i][1] <= width
-                assert choice.ragged or sizes[i] == (height, width)
-            drained.seconds += seconds_of(choice, prices)
-            if prepared.get(choice.ragged) != choice.shape:
-                drained.switches += 1
-                drained.seconds += prices.switch_s
-            prepared[choice.ragged] = choice.shape
-            drained.choices.append(choice)
-            drained.batches.append(batch)
-            pending = [i for i in pending if i not in set(batch)]
-    assert sorted(i for batch in drained.batches for i in batch) == list(range(len(sizes)))
-    return drained
-
-
-def seconds_of(choice: Choice, prices: Costs) -> float:
-    places, height, width = choice.shape
-    if choice.ragged:
-        assert prices.ragged
-        return prices.ragged.of(places, height * width)
-    return float(prices.alone.at(height * width)) if places == 1 else prices.plain.of(places, height * width)
-
-
-def first(grouping: Grouping, sizes: Sizes) -> Choice:
-    return grouping.plan(sizes)[0]
-
-
-def sizes_of(rng: np.random.Generator, count: int, low: int, high: int) -> Sizes:
-    return [(int(h), int(w)) for h, w in rng.integers(low, high + 1, (count, 2))]
-
-
-def alone_s(sizes: Sizes, prices: Costs) -> float:
-    return sum(float(prices.alone.at(h * w)) + prices.switch_s for h, w in sizes)
 
 
 def test_without_costs_only_equal_sizes_go_together() -> None:
@@ -205,76 +123,6 @@ def test_crowd_of_small_images_is_expected_to_take_two_thirds_of_one_by_one(rng:
     sizes = sizes_of(rng, 500, 8, 64)
     drained = drain(Grouping(SMALL_NET, max_pixels=2**20), sizes, SMALL_NET)
     assert drained.seconds <= alone_s(sizes, SMALL_NET) * 2 / 3
-
-
-def test_where_preparing_a_shape_costs_shapes_are_round_and_few(rng: np.random.Generator) -> None:
-    sizes = sizes_of(rng, 512, 200, 600)
-    drained = drain(Grouping(GPU, max_pixels=2**23), sizes, GPU)
-    for choice in drained.choices:
-        places, height, width = choice.shape
-        assert bucket_count(places) == places
-        if choice.ragged:
-            assert (bucket_side(height), bucket_side(width)) == (height, width)
-    assert drained.switches <= 16
-    assert drained.seconds <= alone_s(sizes, GPU) / 10
-
-
-def test_a_first_seen_size_needs_no_shape_of_its_own() -> None:
-    """A lone image of any size goes onto the canvas that is prepared already."""
-    grouping = Grouping(GPU, max_pixels=2**23)
-    shapes = {first(grouping, [size]).shape for size in [(300, 400), (290, 390), (299, 401), (317, 415), (310, 386)]}
-    assert shapes == {(1, 320, 416)}
-
-
-def test_a_size_that_keeps_coming_gets_its_own_shape_in_the_end() -> None:
-    """Once it has lost on canvases about what preparing its shape costs, and not before."""
-    grouping = Grouping(GPU, max_pixels=2**23)
-    on_canvas_s = 0.0
-    for _ in range(10_000):
-        choice = first(grouping, [(300, 400)])
-        if not choice.ragged:
-            break
-        assert GPU.ragged
-        on_canvas_s += GPU.ragged.of(1, choice.shape[1] * choice.shape[2]) - float(GPU.alone.at(300 * 400))
-    assert GPU.switch_s * 0.5 <= on_canvas_s <= GPU.switch_s * 2
-    assert not any(first(grouping, [(300, 400)]).ragged for _ in range(100))
-
-
-def test_runs_of_one_shape_go_back_to_back() -> None:
-    """Two sizes in turns, no masked graph: as few changes as there are sizes, not one a batch."""
-    plain = Costs(GPU.alone, GPU.plain, switch_s=GPU.switch_s)
-    sizes = [(300, 400), (600, 500)] * 64
-    drained = drain(Grouping(plain, max_pixels=2**21), sizes, plain)
-    assert len(drained.choices) >= 12
-    assert drained.switches <= 4
-
-
-def test_where_preparing_a_shape_costs_nobody_waits_for_long(rng: np.random.Generator) -> None:
-    """One odd image among a crowd that never ends: it runs before four times the cost of a shape has passed, and one batch."""
-    grouping = Grouping(GPU, max_pixels=2**21)
-    crowd: Sizes = [(300, 300)] * 64
-    first(grouping, crowd)
-    waiting: Sizes = [(590, 40), *crowd]
-    waited_s = 0.0
-    for _ in range(10_000):
-        choice = first(grouping, waiting)
-        if 0 in choice.members:
-            break
-        places, height, width = choice.shape
-        assert GPU.ragged
-        cost = GPU.ragged if choice.ragged else GPU.plain
-        waited_s += cost.of(places, height * width)
-    else:
-        pytest.fail("it starved")
-    assert waited_s <= 4 * GPU.switch_s + GPU.plain.of(32, 300 * 300)
-
-
-def test_half_filled_places_are_run_where_waiting_would_cost_more() -> None:
-    """Five images of one size where shapes cost: eight places or four, never five."""
-    plain = Costs(GPU.alone, GPU.plain, switch_s=GPU.switch_s)
-    choice = first(Grouping(plain, max_pixels=2**23), [(300, 300)] * 5)
-    assert choice.shape[0] in {4, 8}
-    assert len(choice.members) == min(5, choice.shape[0])
 
 
 def test_only_alike_images_share_a_canvas_where_the_masked_graph_needs_that(rng: np.random.Generator) -> None:
