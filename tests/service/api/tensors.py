@@ -1,4 +1,4 @@
-"""Tensors as files, for tests of what is sent; made and read by NumPy itself."""
+"""Tensors as files, for tests of what is sent, and what pooling makes of one; made and read by NumPy itself."""
 
 from __future__ import annotations
 
@@ -25,3 +25,9 @@ def npz(**arrays: np.ndarray) -> bytes:
 def read_npz(content: bytes) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(content)) as archive:
         return dict(archive)
+
+
+def maximum(x: np.ndarray) -> np.ndarray:
+    """2×2 windows of the last two axes, by reshaping."""
+    *lead, height, width = x.shape
+    return x.reshape(*lead, height // 2, 2, width // 2, 2).max((-3, -1))

@@ -1,4 +1,4 @@
-"""Tensors over HTTP: every form in and out, against NumPy; several operators at once; pictures."""
+"""Tensors over HTTP: every form in and out, against NumPy; several operators at once; what comes beside the tensor."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.service.api.tensors import MATRIX, POOLED, npy, npz, read_npz
+from tests.service.api.tensors import MATRIX, POOLED, maximum, npy, npz, read_npz
 
 NPY = {"content-type": "application/x-npy"}
 
@@ -22,12 +21,6 @@ NPY = {"content-type": "application/x-npy"}
 @pytest.fixture
 def x(rng: np.random.Generator) -> np.ndarray:
     return rng.normal(size=(3, 2, 8, 6)).astype(np.float32)
-
-
-def maximum(x: np.ndarray) -> np.ndarray:
-    """2×2 windows of the last two axes, by reshaping."""
-    *lead, height, width = x.shape
-    return x.reshape(*lead, height // 2, 2, width // 2, 2).max((-3, -1))
 
 
 Read = Callable[[Any], np.ndarray]
@@ -232,70 +225,6 @@ def _same(response: httpx2.Response, accept: str) -> dict[str, Any]:
         {"content-type": response.request.headers["content-type"]} if "content-type" in response.request.headers else {}
     )
     return {"content": response.request.read(), "headers": {**headers, "accept": accept}}
-
-
-def picture(rng: np.random.Generator) -> tuple[np.ndarray, bytes]:
-    pixels = rng.integers(0, 256, (10, 8, 3)).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return pixels, buffer.getvalue()
-
-
-@pytest.mark.parametrize("headers", [{"content-type": "image/png"}, {}, {"content-type": "application/octet-stream"}])
-def test_picture_in_picture_out(client: TestClient, rng: np.random.Generator, headers: dict[str, str]) -> None:
-    pixels, encoded = picture(rng)
-    response = client.post("/v1/pool?op=max&kernel=2", content=encoded, headers=headers)
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "image/png"
-    got = np.asarray(Image.open(io.BytesIO(response.content)))
-    assert np.array_equal(got, np.moveaxis(maximum(np.moveaxis(pixels, -1, 0)), 0, -1))
-
-
-def test_picture_in_numbers_out(client: TestClient, rng: np.random.Generator) -> None:
-    pixels, encoded = picture(rng)
-    response = client.post("/v1/pool?op=avg&kernel=2", content=encoded, headers={"accept": "application/x-npy"})
-    got = np.load(io.BytesIO(response.content))
-    expected = pixels.reshape(5, 2, 4, 2, 3).astype(np.float64).mean((1, 3))
-    assert (got.shape, got.dtype) == ((5, 4, 3), np.float32)
-    assert np.abs(got - expected).max() <= 1e-6 * 255
-
-
-def test_pictures_before_and_after_stand_side_by_side(client: TestClient, rng: np.random.Generator) -> None:
-    pixels, encoded = picture(rng)
-    response = client.post("/v1/pool", files={"image": encoded}, data={"op": "max", "kernel": "2", "compare": "true"})
-    got = np.asarray(Image.open(io.BytesIO(response.content)))
-    assert got.shape == (10, 8 + 8 + 8, 3)
-    assert np.array_equal(got[:, :8], pixels)
-    pooled = np.moveaxis(maximum(np.moveaxis(pixels, -1, 0)), 0, -1)
-    assert np.array_equal(got[:, 16:], pooled.repeat(2, 0).repeat(2, 1))
-
-
-def test_gradient_of_the_maximum_is_its_mask(client: TestClient) -> None:
-    request = {"op": "max", "kernel": 2, "tensor": MATRIX, "grad_output": [[1, 2], [3, 4]]}
-    body = client.post("/v1/pool/gradient", json=request).json()
-    assert set(body) == {"op", "shape", "dtype", "grad_input"}
-    expected = np.zeros((4, 4))
-    expected[1, 0], expected[1, 2], expected[2, 1], expected[3, 3] = 1, 2, 3, 4
-    assert body["grad_input"] == expected.tolist()
-    arrays = npz(tensor=np.float32(MATRIX), grad_output=np.float32([[1, 2], [3, 4]]))
-    answered = read_npz(client.post("/v1/pool/gradient?op=max&kernel=2", content=arrays).content)
-    assert answered["grad_input"].tolist() == expected.tolist()
-
-
-def test_gradient_is_by_ones_where_none_is_given(client: TestClient) -> None:
-    body = client.post("/v1/pool/gradient", json={"op": "avg", "kernel": 2, "tensor": MATRIX}).json()
-    assert body["grad_input"] == [[0.25] * 4] * 4
-
-
-def test_unpool_undoes_what_pool_did(client: TestClient) -> None:
-    pooled = client.post("/v1/pool", json={"op": "max", "kernel": 2, "return_indices": True, "tensor": MATRIX}).json()
-    request = {"op": "max", "tensor": pooled["tensor"], "indices": pooled["indices"], "output_size": [4, 4]}
-    response = client.post("/v1/unpool", json=request)
-    assert response.status_code == 200, response.text
-    x = np.float32(MATRIX)
-    keep = np.zeros(16, bool)
-    keep[np.ravel(pooled["indices"])] = True
-    assert response.json()["tensor"] == np.where(keep.reshape(4, 4), x, 0).tolist()
 
 
 def test_large_tensor_goes_through_a_thread_and_comes_back_whole(client: TestClient, rng: np.random.Generator) -> None:
