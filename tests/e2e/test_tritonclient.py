@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import tritonclient.http.aio as triton_aio
 from PIL import Image
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from tests.claims import relative_error
 from tests.e2e.server import ROOT, Server, serve
+from tests.e2e.triton_clients import Client, opened, tensor, wanted
 from tests.tiny import LABELS, TinyClassifier, card
 
 COLOUR, GREY = TinyClassifier.random(1), TinyClassifier.random(2, channels=1)
@@ -33,42 +32,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-class Client:
-    """Either client, called the same way."""
-
-    def __init__(self, module: Any, url: str, run: Callable[[Any], Any]) -> None:
-        self._client = module.InferenceServerClient(url)
-        self._run = run
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self._run(getattr(self._client, name)(*args, **kwargs))
-
-
 @pytest.fixture(params=["sync", "asyncio"])
 def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
-    address = f"127.0.0.1:{server.port}"
-    if request.param == "sync":
-        made = Client(triton, address, lambda value: value)
+    with opened(request.param, f"127.0.0.1:{server.port}") as made:
         yield made
-        made.close()
-        return
-    with asyncio.Runner() as runner:
-
-        async def make() -> Client:
-            return Client(triton_aio, address, runner.run)
-
-        made = runner.run(make())
-        yield made
-        made.close()
-
-
-def tensor(name: str, array: np.ndarray, *, binary: bool = True) -> triton.InferInput:
-    datatype = np_to_triton_dtype(array.dtype)
-    return triton.InferInput(name, list(array.shape), datatype).set_data_from_numpy(array, binary_data=binary)
-
-
-def wanted(name: str, *, binary: bool = True, classes: int = 0) -> triton.InferRequestedOutput:
-    return triton.InferRequestedOutput(name, binary_data=binary, class_count=classes)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
