@@ -4,7 +4,8 @@ The rule, by structure alone:
 
 1. A value is a map where its axes are images, channels and the cells of both sides, in the order N,C,h,w or N,h,w,C.
 2. It is a waist where no tensor gets past it: whatever is computed before it and used after it goes through it. Numbers that
-   are computed from shapes do not count; cut.py brings them to the other side.
+   are computed from shapes do not count; cut.py brings them to the other side. Before the first layer with weights there are
+   pixels, however they were scaled, and no features.
 3. The features are the last waist, less what belongs to the pooling: from there backwards, |x|, powers, roots, exponentials,
    a square x·x, one factor right before an exponential, a product with weights of sum 1 over the cells (attention's), and a
    floor at a tiny number above 0 (GeM's).
@@ -34,6 +35,10 @@ _TINY = 1e-2
 
 _LINEAR = frozenset({"Conv", "BatchNormalization", "Gemm", "MatMul", "Add", "Sub", "InstanceNormalization"})
 """What a ReLU stands behind."""
+
+_WEIGHTED = frozenset(
+    {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"}
+)
 
 _POOLINGS_OWN = frozenset({"Abs", "Exp", "Pow", "Sqrt", "Log", "Reciprocal", "Identity", "Dropout"})
 _EXPONENTIAL = frozenset({"Exp", "ReduceLogSumExp", "Softmax", "LogSoftmax"})
@@ -83,17 +88,24 @@ def find_features(
     places = {value: place for value in flow.waists() if (place := _place(analysis, value)) and value is not image}
     if name is not None:
         return _named(analysis, graph, flow, places, name)
+    places = {value: place for value, place in places.items() if flow.made[value] >= flow.first_weighted}
     if not places:
         obstacles = "; ".join(map(str, analysis.obstacles))
         raise FeaturesError(
-            "there is no map (N,C,h,w) through which every way from the image to the outputs leads"
+            "there is no map (N,C,h,w) behind its first weights through which every way from the image to the outputs leads"
             + (f"; the compiler could not follow {obstacles}" if obstacles else "")
         )
     return _before_pooling(analysis, places)
 
 
 class _Flow:
-    """Which tensors get from the image to the outputs, and past which nodes."""
+    """Which tensors get from the image to the outputs, and past which nodes.
+
+    Attributes:
+        last_use: of each value, the place in the graph's order.
+        made: where each value is.
+        first_weighted: the first node that the image comes to and that has weights.
+    """
 
     def __init__(self, analysis: Analysis, graph: ir.Graph, image: ir.Value, outputs: set[ir.Value]) -> None:
         self._domain = analysis.domain
@@ -103,12 +115,15 @@ class _Flow:
             if wanted.intersection(node.outputs):
                 wanted.update(self._tensors(node))
         reached = {image}
-        self.last_use: dict[ir.Value, int] = {}  # places in the graph's order
+        self.last_use: dict[ir.Value, int] = {}
         self.made: dict[ir.Value, int] = {image: -1}
+        self.first_weighted = len(nodes)
         for place, node in enumerate(nodes):
             came = [value for value in self._tensors(node) if value in reached]
             if not came or not wanted.intersection(node.outputs):
                 continue
+            if node.op_type in _WEIGHTED:
+                self.first_weighted = min(self.first_weighted, place)
             for value in came:
                 self.last_use[value] = place
             for value in node.outputs:

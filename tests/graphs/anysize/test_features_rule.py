@@ -213,6 +213,21 @@ def test_network_without_features_is_refused_with_the_reason(rng: np.random.Gene
     assert cut_features(network_of(resized, rng), ModelCard()).value == "c"
 
 
+def test_scaled_pixels_are_no_features(rng: np.random.Generator) -> None:
+    """A Resize, which the compiler cannot follow, hides all maps behind it: the pixels before it are not taken for them."""
+    model = network_of([RELU, node("ReduceMean", "r both", "m", keepdims=0)], rng)
+    pixels, conv = model.graph.inputs[0], model.graph[0]
+    three, twice = model.graph.initializers["three"], model.graph.initializers["twice"]
+    scaled = ir.node("Mul", [pixels, three])
+    resized = ir.node("Resize", [scaled.outputs[0], None, ir.val("scales")])
+    twice32 = ir.node("Cast", [twice], attributes={"to": ir.DataType.FLOAT.value})
+    resized.replace_input_with(2, twice32.outputs[0])
+    conv.replace_input_with(0, resized.outputs[0])
+    model.graph.insert_before(conv, [scaled, twice32, resized])
+    with pytest.raises(FeaturesError, match=r"behind its first weights .* the compiler could not follow .*Resize"):
+        cut_features(model, ModelCard())
+
+
 def test_a_head_that_asks_for_the_images_own_size_is_refused(rng: np.random.Generator) -> None:
     nodes = [
         RELU,

@@ -130,7 +130,8 @@ def test_who_leaves_does_not_end_a_load(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"), [("nobody", "load_models names it, there is no such model"), ("bad", "not")]
+    ("names", "said"),
+    [("nobody", "load_models names it, there is no such model"), ("bad", "model.onnx: not a readable ONNX file")],
 )
 def test_explicit_start_stops_at_what_cannot_be_loaded(folder: Path, names: str, said: str) -> None:
     save(folder, 1)

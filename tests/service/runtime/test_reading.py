@@ -35,7 +35,9 @@ def make_socket(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "kind"), [(make_pipe, "a pipe"), (make_socket, "a socket"), (Path.mkdir, "a folder")], ids=str
+    ("make", "kind"),
+    [(make_pipe, "a pipe"), (make_socket, "a socket"), (Path.mkdir, "a folder")],
+    ids=["pipe", "socket", "folder"],
 )
 @pytest.mark.parametrize("name", ["model.onnx", "model.json"])
 def test_what_is_no_file_is_refused_and_not_waited_for(
@@ -56,7 +58,11 @@ def test_card_that_is_not_valid_is_not_repeated(version: Path) -> None:
     good(version)
 
 
-@pytest.mark.parametrize("junk", [b"", b"junk", b"\x08\x0a", os.urandom(1000), b"\x3a\xff\xff\xff\xff\x0f"])
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"junk", b"\x08\x0a", os.urandom(1000), b"\x3a\xff\xff\xff\xff\x0f"],
+    ids=["empty", "text", "cut off", "noise", "longer than it is"],
+)
 def test_file_that_is_no_graph_is_refused(version: Path, junk: bytes) -> None:
     (version / "model.onnx").write_bytes(junk)
     refused(version)

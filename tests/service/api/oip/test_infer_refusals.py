@@ -90,21 +90,22 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "return_indices=true",
     ),
 }
-WINDOWS: dict[str, dict[str, Any]] = {
-    "kernel 10^9": {"kernel": 10**9},
-    "kernel 0": {"kernel": 0},
-    "stride 0": {"kernel": 2, "stride": 0},
-    "stride -1": {"kernel": 2, "stride": -1},
-    "padding beyond the window": {"kernel": 2, "padding": 9},
-    "dilation 2^62": {"kernel": 2, "dilation": 2**62},
-    "p 0": {"op": "gem", "p": 0},
-    "p NaN": {"op": "gem", "p": "nan"},
-    "an unknown parameter": {"colour": 3},
-    "an unknown operator": {"op": "nope"},
+WINDOWS: dict[str, tuple[dict[str, Any], str]] = {
+    "kernel 10^9": ({"kernel": 10**9}, "kernel: a window of 1000000000 cells is larger than the plane's 4"),
+    "kernel 0": ({"kernel": 0}, "kernel: Input should be greater than or equal to 1"),
+    "stride 0": ({"kernel": 2, "stride": 0}, "stride: Input should be greater than or equal to 1"),
+    "stride -1": ({"kernel": 2, "stride": -1}, "stride: Input should be greater than or equal to 1"),
+    "padding beyond the window": ({"kernel": 2, "padding": 9}, "padding: expected at most half the kernel of 2, got 9"),
+    "dilation 2^62": ({"kernel": 2, "dilation": 2**62}, "dilation: Input should be less than"),
+    "output_size 10^9": ({"output_size": 10**9}, "expected at most 268435456 regions"),
+    "p 0": ({"op": "gem", "p": 0}, "p: expected at least 0.01 away from 0, got 0"),
+    "p NaN": ({"op": "gem", "p": "nan"}, "p: Input should be a finite number"),
+    "an unknown parameter": ({"colour": 3}, "unknown parameter 'colour' of 'max'; known are: align, boxes"),
+    "an unknown operator": ({"op": "nope"}, "op: expected an operator of the catalogue, got another name"),
 }
-for name, parameters in WINDOWS.items():
+for name, (parameters, words) in WINDOWS.items():
     window = {"inputs": [pixels_of([1, 4, 4], "FP32", "tensor")], "parameters": {"op": "max", **parameters}}
-    REFUSED[name] = (POOL, window, "expected" if "unknown" not in name else "")
+    REFUSED[name] = (POOL, window, words)
 
 
 @pytest.mark.parametrize(("path", "document", "says"), REFUSED.values(), ids=REFUSED)
@@ -112,7 +113,7 @@ def test_what_is_422_elsewhere_is_400_here(client: TestClient, path: str, docume
     response = client.post(path, json=document)
     assert response.status_code == 400, response.text
     assert set(response.json()) == {"error", "code", "request_id"}
-    assert says in response.json()["error"] or says == "expected"
+    assert says in response.json()["error"]
     assert_healthy(client)
 
 
@@ -125,19 +126,13 @@ def test_picture_that_is_none_is_named(client: TestClient) -> None:
     assert_healthy(client)
 
 
-def test_output_grid_too_large_is_413(client: TestClient) -> None:
-    document = {"inputs": [pixels_of([4, 4], "FP32", "tensor")], "parameters": {"op": "max", "output_size": 10**9}}
-    assert client.post(POOL, json=document).status_code in {400, 413}
-    assert_healthy(client)
-
-
 @pytest.mark.parametrize(
     "value",
     ["-1", "+5", "12abc", "1e3", "\u0663".encode(), str(2**31), str(2**63), "1" + "0" * 400, "", " ", "0x10", "1_0"],
 )
 def test_header_lengths_that_are_none(client: TestClient, value: str | bytes) -> None:
     content = json.dumps({"inputs": [pixels_of([1, 3, 3, 3])]}).encode()
-    response = client.post(INFER, content=content, headers={LENGTH: value})  # type: ignore[dict-item]
+    response = client.post(INFER, content=content, headers={LENGTH: value})  # type: ignore[arg-type]
     assert_error(response, 400, "malformed", LENGTH)
     assert_healthy(client)
 
