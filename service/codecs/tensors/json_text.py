@@ -76,6 +76,10 @@ def _array(array: Tensor) -> bytes | Tensor | np.generic:
     array = native(array)
     if array.dtype == np.float16:
         array = _float16_decimals()[array.view(np.uint16)]
+    if not array.ndim and array.dtype.kind != "f":
+        return orjson.dumps(
+            array.item()
+        )  # as NumPy's scalar orjson refuses long long, which a sum is, though it has 64 bits
     value: Tensor | np.generic = array if array.ndim else array[()]
     if array.dtype.kind == "f" and array.size <= _SMALL:
         text = orjson.dumps(value, option=_OPTIONS)

@@ -57,7 +57,7 @@ def read_npz(body: bytes | bytearray | memoryview, *, max_elements: int) -> dict
         PayloadTooLarge (413): more than MAX_ARRAYS, or more elements than the limits, by the directory.
     """
     data = memoryview(body).toreadonly().cast("B")
-    if data[:4] not in {b"PK\x03\x04", b"PK\x05\x06"}:
+    if bytes(data[:4]) not in {b"PK\x03\x04", b"PK\x05\x06"}:  # not every buffer's view can be hashed
         raise UnsupportedMediaType(".npz: expected a ZIP archive, which begins with PK, got something else")
     members = list(_directory(data))
     limit = 8 * max_elements + len(members) * (MAX_HEADER + 12)

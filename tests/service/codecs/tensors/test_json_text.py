@@ -10,7 +10,7 @@ import pytest
 
 from service.codecs.tensors.document import parse
 from service.codecs.tensors.dtypes import DTYPES
-from service.codecs.tensors.json_text import tensor_member, write_json
+from service.codecs.tensors.json_text import tensor_member, write_array, write_json
 
 
 def decoded(text: bytes) -> Any:
@@ -66,6 +66,13 @@ def test_the_textbook_answer() -> None:
     members = {"op": "max", "shape": [2, 2], "dtype": "float32", "tensor": array}
     assert write_json(members) == b'{"op":"max","shape":[2,2],"dtype":"float32","tensor":[[5.0,7.0],[8.0,9.0]]}'
     assert write_json({"t": np.float16([0.1, 65504, 2049])}) == b'{"t":[0.1,65504.0,2048.0]}'
+
+
+@pytest.mark.parametrize("code", "?bBhHiIlLqQefd")
+def test_one_number_is_written_whatever_c_calls_its_type(code: str) -> None:
+    """NumPy's sum of int32 is a long long, which orjson refuses as a scalar, though it is as long as a long."""
+    array = np.array(1, code)
+    assert json.loads(write_array(array)) == json.loads(write_json({"t": array}))["t"] == 1
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "float64"])
