@@ -30,13 +30,14 @@ from service.codecs.tensors.document import Document, parse
 from service.codecs.tensors.members import Members
 from service.codecs.tensors.nested import NeedsWalk
 from service.codecs.tensors.npy import is_plain
-from service.errors import DeadlineExceeded, ServiceError
+from service.errors import DeadlineExceeded, PayloadTooLarge, ServiceError
 from service.reader.channel import Task
 from service.reader.slots import MAX_BODY
 from service.runtime.admission import Ticket
 from service.runtime.pooling.pooler import Course
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.pooling.sessions import NotBuilt
+from service.settings import Settings
 
 ACTIONS: dict[str, Action] = {"/v1/pool": "pool", "/v1/pool/gradient": "gradient", "/v1/unpool": "unpool"}
 """What each path does."""
@@ -150,10 +151,11 @@ class Hot:
                 # Who is alone would only wait for the thread; nothing is to be written but what lies there.
                 alone = ticket is not None and self._admission.waiting == 1 and plan.written in {"npy", "raw"}
                 answer = self._run_at_once(call, plan, most=_TURN_WORK if alone else SMALL_WORK)
-            if answer is None:
-                if ticket is None:
-                    ticket = self._begun(said)
+            if answer is None and ticket is None:
+                ticket = self._begun(said)
+            if ticket is not None:
                 ticket.weigh(plan.work, 0)
+            if answer is None:
                 answer = await in_thread(self._state, partial(self._run, call, plan), receive, deadline, timing)
             answered = True
             self._learn(call, body, plan)
@@ -208,7 +210,7 @@ class Hot:
         written, named = choose(call.said.accept, DEFAULTS[asked.form])
         tensor = asked.tensor
         prepared: list[Course] = []
-        work = 0
+        work = size = 0
         for place, job in enumerate(asked.jobs):
             try:
                 one = self._pooler.prepare(call.action, job.op, job.parameters, job.arrays, tensor.shape, tensor.dtype)
@@ -216,7 +218,9 @@ class Hot:
                 _name_member(error, asked, place)
                 raise
             prepared.append(one)
-            work += one.work
+            work, size = work + one.work, size + one.size
+        if asked.many:
+            _check_all(work, size, self._settings)
         return _Plan(asked, prepared, work, written, named)
 
     def _read(self, call: _Call, body: Body | Document | Members) -> Asked:
@@ -257,6 +261,20 @@ class Hot:
         )
         timing.encode = time.monotonic() - ended
         return answer
+
+
+def _check_all(work: int, size: int, settings: Settings) -> None:
+    """Refuse what every operator of a request is allowed by itself, and all of them together are not.
+
+    Raises:
+        PayloadTooLarge: 413.
+    """
+    if work > settings.max_pool_cells:
+        most = settings.max_pool_cells
+        raise PayloadTooLarge(f"ops: expected regions of at most {most} cells in all together, these have {work}")
+    if size > settings.max_tensor_elements:
+        most = settings.max_tensor_elements
+        raise PayloadTooLarge(f"ops: expected at most {most} numbers in all answers together, these would have {size}")
 
 
 def _is_quick(kind: Kind, body: Body) -> bool:

@@ -12,7 +12,7 @@ from service.api.parameters import add, array_names, flag, op_name
 from service.codecs.images import decode
 from service.codecs.multipart import Part, read_form
 from service.codecs.tensors.document import Document, parse
-from service.codecs.tensors.dtypes import DType, Tensor, check_shape
+from service.codecs.tensors.dtypes import BOOL, DType, Tensor, check_shape
 from service.codecs.tensors.members import Members, read_beside, read_members
 from service.codecs.tensors.npy import MAGIC, read_npy
 from service.codecs.tensors.npz import read_npz
@@ -158,6 +158,8 @@ def _single(
     tensor: Tensor, form: Form, parameters: dict[str, object], arrays: dict[str, Tensor], settings: Settings
 ) -> Asked:
     """Make the one job of a body that is not JSON; tensors that stand in its parameters as text are JSON."""
+    if tensor.dtype == BOOL:  # which masks may be
+        raise InvalidTensor("tensor: expected numbers, got bool")
     if "ops" in parameters:
         raise InvalidParameter("ops: expected in a JSON body only; elsewhere give one op")
     for name in array_names() & parameters.keys():

@@ -106,6 +106,7 @@ class Admission:
         self._clock = clock
         self._max_waiting = max_waiting
         self._busy_s, self._done = _WARM_UP_S, rate * _WARM_UP_S
+        self._open_s = 0.0  # busy time since somebody was answered
         self._placed = 0  # admitted requests that are counted for those who come
         self._weighed = 0.0  # the work of those of them whose work is known
         self._unweighed = 0  # and the number of those whose work is not: each counts as the mean
@@ -199,11 +200,15 @@ class Admission:
     def _account(self) -> None:
         now = self._clock()
         if self._serving:
-            busy_s = now - self._mark
-            kept = math.exp(-busy_s / _MEMORY_S)
-            self._busy_s = self._busy_s * kept + busy_s
-            self._done *= kept
+            self._open_s += now - self._mark
         self._mark = now
+
+    def _credit(self, work: float) -> None:
+        """Add work that is done, and the busy time that it took."""
+        kept = math.exp(-self._open_s / _MEMORY_S)
+        self._busy_s = self._busy_s * kept + self._open_s
+        self._done = self._done * kept + work
+        self._open_s = 0.0
 
     def _begin(self, ticket: Ticket) -> None:
         self._account()
@@ -248,4 +253,8 @@ class Admission:
         if ticket.begun:
             self._serving -= 1
             if answered and ticket.work is not None:
-                self._done += ticket.work
+                self._credit(ticket.work)
+            elif not self._serving:
+                # How much of its work was done nobody knows. As none, one that ran into its time limit would have all others
+                # refused for long after it.
+                self._open_s = 0.0

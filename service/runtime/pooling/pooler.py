@@ -33,6 +33,14 @@ from service.settings import Settings
 Action = Literal["pool", "gradient", "unpool"]
 
 _REGION_ARRAYS = ("boxes", "labels", "mask")
+_OTHERS = {"pool": frozenset({"indices", "grad_output"}), "gradient": frozenset({"indices"})}
+"""Arrays that belong to other actions."""
+
+_TAKES = {
+    "pool": "indices go to unpool and grad_output to gradient",
+    "gradient": "indices go to unpool",
+    "unpool": "it takes indices alone",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +49,13 @@ class Course:
 
     Attributes:
         work: cells gathered, all in all, or what takes as long.
+        size: numbers in the answer, at most.
         run: (tensor, deadline) → the answer; blocks.
         fixed: what pools other tensors of the shape and dtype on the shortest way, if there is one and a run has found it.
     """
 
     work: int
+    size: int
     run: Callable[[np.ndarray, float], Pooled]
     fixed: Callable[[], Fixed | None] = lambda: None
 
@@ -116,6 +126,7 @@ class Pooler:
 
     def _prepare(self, wanted: _Wanted) -> Course:
         action, op, given, arrays, shape, dtype = wanted
+        _check_arrays(action, arrays)
         if action == "unpool":
             return Course(*prepare_unpool(op, given, arrays, shape, self.sessions, self._max_elements))
         operator = find(op)
@@ -140,10 +151,10 @@ class Pooler:
         work *= room.cell
         regions = 1 if operator.together else math.prod(units[0].regions.shape)
         samples = layout.rows // max(1, layout.lead[-1]) if operator.joint else layout.rows
-        if regions * samples * room.region > self._max_elements:
+        size = regions * samples * room.region
+        if size > self._max_elements:
             raise PayloadTooLarge(
-                f"expected at most {self._max_elements} numbers in an answer, this one would have up to "
-                f"{regions * samples * room.region}"
+                f"expected at most {self._max_elements} numbers in an answer, this one would have up to {size}"
             )
         if work > self._max_work:
             raise PayloadTooLarge(f"expected regions of at most {self._max_work} cells in all, these have {work}")
@@ -160,11 +171,13 @@ class Pooler:
             operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, room, native
         )
         if action == "pool":
-            return Course(work if native is None else work // NATIVE_GAIN, prepared.run, prepared.fixed)
+            return Course(work if native is None else work // NATIVE_GAIN, size, prepared.run, prepared.fixed)
         if not operator.differentiable:
             raise InvalidParameter(f"op: {operator.name!r} has no gradient")
         seed = arrays.get("grad_output")
-        return Course(3 * work, lambda x, deadline: Pooled(differentiate(prepared, x, seed, deadline)))
+        return Course(
+            3 * work, math.prod(shape), lambda x, deadline: Pooled(differentiate(prepared, x, seed, deadline))
+        )
 
     def _label(self, wanted: _Wanted, operator: Operator, parameters: Any, layout: Layout) -> Course:
         """Prepare an operator whose segments come from the tensor's numbers: the same request, with labels once they are known."""
@@ -183,13 +196,13 @@ class Pooler:
         work = samples * operator.labelling(cells, parameters)
         if work > self._max_work:
             raise PayloadTooLarge(f"expected at most {self._max_work} distances to clusters, these are {work}")
-        work += labelled(np.zeros((samples, cells), np.int64)).work  # and all else is checked
+        after = labelled(np.zeros((samples, cells), np.int64))  # and all else is checked
 
         def run(x: np.ndarray, deadline: float) -> Pooled:
             rows = layout.to_rows(x).reshape(samples, channels, cells)
             return labelled(find_labels(rows, plane, parameters)).run(x, deadline)
 
-        return Course(work, run)
+        return Course(work + after.work, after.size, run)
 
     def _units(
         self,
@@ -226,6 +239,17 @@ class Pooler:
             )
             for place in range(count)
         ]
+
+
+def _check_arrays(action: Action, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays that another action takes: without effect they would not be what was meant.
+
+    Raises:
+        InvalidParameter: 422.
+    """
+    strange = arrays.keys() - {"indices"} if action == "unpool" else arrays.keys() & _OTHERS[action]
+    if strange:
+        raise InvalidParameter(f"{min(strange)[:64]}: expected no such array here: {_TAKES[action]}")
 
 
 def _prefix(arrays: Mapping[str, np.ndarray], layout: Layout, *, joint: bool) -> tuple[int, ...]:

@@ -50,8 +50,8 @@ def prepare_unpool(  # noqa: PLR0917 – as Pooler.prepare
     shape: tuple[int, ...],
     sessions: Sessions,
     max_elements: int,
-) -> tuple[int, Callable[[np.ndarray, float], Pooled]]:
-    """Check a request and say its work and how to run it.
+) -> tuple[int, int, Callable[[np.ndarray, float], Pooled]]:
+    """Check a request and say its work, the numbers in its answer, and how to run it.
 
     `max` puts each value where `indices` say it came from, 0 elsewhere, the last of several (Zeiler, Fergus 2013, arXiv 1311.2901).
     `avg` gives each cell the mean of the windows that cover it, `sum` an even share of each: both are undone exactly by the pooling
@@ -77,11 +77,10 @@ def prepare_unpool(  # noqa: PLR0917 – as Pooler.prepare
         ) from None
     layout = layout_of(shape, RegionParameters(spatial=parameters.spatial, layout=parameters.layout))
     plane = _plane(parameters, layout.plane)
-    if math.prod(plane) * layout.rows > max_elements:
-        raise PayloadTooLarge(
-            f"expected at most {max_elements} numbers in an answer, this one would have {math.prod(plane) * layout.rows}"
-        )
-    work = math.prod(shape) + math.prod(plane) * layout.rows
+    size = math.prod(plane) * layout.rows
+    if size > max_elements:
+        raise PayloadTooLarge(f"expected at most {max_elements} numbers in an answer, this one would have {size}")
+    work = math.prod(shape) + size
     if op == "max":
         indices = arrays.get("indices")
         if indices is None:
@@ -89,13 +88,13 @@ def prepare_unpool(  # noqa: PLR0917 – as Pooler.prepare
                 "indices: expected where each value came from, as return_indices gives them; got none"
             )
         places = _checked(indices, layout, math.prod(plane))
-        return work, lambda x, deadline: Pooled(_put_back(x, places, layout, plane))
+        return work, size, lambda x, deadline: Pooled(_put_back(x, places, layout, plane))
     if "indices" in arrays:
         raise InvalidParameter(f"indices: only with op=max, not {op!r}")
     if op == "nearest":
-        return work, lambda x, deadline: Pooled(_repeat(x, layout, plane))
+        return work, size, lambda x, deadline: Pooled(_repeat(x, layout, plane))
     regions = _covering(parameters, plane, layout.plane)
-    return work, lambda x, deadline: Pooled(_spread(x, layout, plane, regions, sessions, share=op == "sum"))
+    return work, size, lambda x, deadline: Pooled(_spread(x, layout, plane, regions, sessions, share=op == "sum"))
 
 
 def _plane(parameters: UnpoolParameters, pooled: tuple[int, ...]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +21,14 @@ from service.codecs.tensors import nested
 from service.runtime.pooling import sessions
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.session import Session
+from tests.claims import relative_error
 from tests.service.api.asgi import BODY, JSON, LARGE, NPY, answer, ask, http, length, refusal
 
 
 class Slow:
     """A pooler whose work does not end until it is let go."""
 
-    work = 10**12
+    work, size = 10**12, 16
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
@@ -153,3 +155,33 @@ def test_large_json_is_read_on_the_loop_but_for_a_walk_over_its_elements(
         assert orjson.loads(text.replace(b'"NaN"', b"-7"))["tensor"] == [
             [[-7 if np.isnan(x) else np.float32(x) for x in row] for row in plane] for plane in expected
         ]
+
+
+def test_what_is_answered_at_once_is_weighed_as_well(state: State) -> None:
+    """After one request of much work those of little are not judged by it for long: large bodies, few cells."""
+    body = orjson.dumps({"op": "max", "tensor": np.random.default_rng(0).standard_normal((4, 60, 60)).tolist()})
+    assert len(body) > 2**16
+    heavy = state.pool_admission.admit(30.0)
+    heavy.begin()
+    heavy.weigh(10**9, 0)
+    heavy.leave(answered=True)
+    for _ in range(4):
+        assert answer(ask(state, body, headers=(JSON, length(body)))[1])[0] == 200
+    waiting = state.pool_admission.admit(30.0)
+    assert state.pool_admission.backlog < 10**9 / 2
+    waiting.leave(answered=False)
+
+
+@pytest.mark.parametrize("path", ["/v1/pool", "/v1/pool/gradient"])
+def test_npz_in_pieces(state: State, path: str) -> None:
+    """As from any network: the body is then filled piece by piece."""
+    numbers = np.random.default_rng(0).standard_normal((3, 200, 100)).astype(np.float32)
+    file = io.BytesIO()
+    np.savez(file, tensor=numbers)
+    body = file.getvalue()
+    headers = ((b"content-type", b"application/x-npz"), (b"accept", b"application/x-npy"), length(body))
+    pieces = [body[:1000], body[1000:150_000], body[150_000:]]
+    got, _, text = answer(ask(state, *pieces, headers=headers, query=b"op=avg", path=path)[1])
+    assert got == 200, text[:300]
+    expected = numbers.astype(np.float64).mean((1, 2)) if path == "/v1/pool" else np.full(numbers.shape, 1 / 20_000)
+    assert relative_error(np.load(io.BytesIO(text)), expected) <= 1e-5

@@ -212,3 +212,50 @@ def test_answer_larger_than_the_limit(make_client: MakeClient) -> None:
     request = {"op": "max", "output_size": 10, "tensor": np.zeros((2, 4, 4)).tolist()}
     refused(make_client(max_tensor_elements=199), 422, "invalid_parameter", "at most 99 regions", "100", json=request)
     assert make_client(max_tensor_elements=200).post("/v1/pool", json=request).status_code == 200
+
+
+def test_operators_are_bounded_together(make_client: MakeClient) -> None:
+    """Each of them is within the limits, of memory and of time."""
+    many = {"ops": [{"op": "max"}] * 20, "output_size": 10, "tensor": np.zeros((2, 4, 4)).tolist()}
+    client = make_client(max_tensor_elements=3999)
+    refused(client, 413, "payload_too_large", "3999 numbers in all answers together", "4000", json=many)
+    assert make_client(max_tensor_elements=4000).post("/v1/pool", json=many).status_code == 200
+    whole = {"ops": [{"op": "median"}] * 20, "tensor": np.zeros((2, 4, 4)).tolist()}
+    client = make_client(max_pool_cells=639)
+    refused(client, 413, "payload_too_large", "639 cells in all together", "640", json=whole)
+    assert make_client(max_pool_cells=640).post("/v1/pool", json=whole).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "op", "name"),
+    [
+        ("/v1/unpool", "nearest", "mask"),
+        ("/v1/unpool", "avg", "grad_output"),
+        ("/v1/unpool", "avg", "centres"),
+        ("/v1/pool", "max", "indices"),
+        ("/v1/pool", "max", "grad_output"),
+        ("/v1/pool/gradient", "max", "indices"),
+    ],
+)
+def test_arrays_that_another_endpoint_takes(asked: TestClient, path: str, op: str, name: str) -> None:
+    request = {"op": op, "tensor": [[1, 2], [3, 4]], name: [[0, 1], [1, 0]]}
+    refused(asked, 422, "invalid_parameter", f"{name}: expected no such array here", path=path, json=request)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/pool?op=max&kernel=1", "/v1/pool/gradient?op=max&kernel=1", "/v1/unpool?op=avg&kernel=1"]
+)
+@pytest.mark.parametrize("accept", ["application/json", "application/octet-stream", "application/x-npy"])
+def test_booleans_are_for_masks(asked: TestClient, path: str, accept: str) -> None:
+    headers = {"Content-Type": "application/x-npy", "Accept": accept}
+    body = npy(np.eye(4, dtype=bool))
+    refused(asked, 422, "invalid_tensor", "expected numbers, got bool", path=path, content=body, headers=headers)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("op", ["sum", "max", "min", "range"])
+def test_one_whole_number_is_an_answer(asked: TestClient, op: str, dtype: str) -> None:
+    given = {"op": op, "tensor": [[1, 2], [5, 4]], "dtype": dtype}
+    expected = {"sum": 12, "max": 5, "min": 1, "range": 4}[op]
+    response = asked.post("/v1/pool", json=given)
+    assert (response.status_code, response.json()["tensor"]) == (200, expected)

@@ -216,6 +216,34 @@ def test_empty_queue_forgets_who_was_sent_away() -> None:
     assert len(fill(admission, 2.0)) == 14
 
 
+def test_one_that_ran_into_its_limit_does_not_speak_for_the_others() -> None:
+    """What it had done by then is not known; as nothing, the rate would be a four-hundredth of what it was."""
+    clock = Clock()
+    admission = Admission(per_second(10), max_waiting=1000, clock=clock)
+    for _ in range(30):
+        ticket = admit(admission, 2.0)
+        clock.now += 0.1
+        ticket.leave(answered=True)
+    heavy = admission.admit(30.0)
+    heavy.begin()
+    heavy.weigh(10**9, 1)
+    clock.now += 30.0
+    heavy.leave(answered=False)
+    assert admission.rate == pytest.approx(per_second(10))
+
+
+def test_those_who_were_answered_beside_one_that_was_not_say_how_fast_it_was() -> None:
+    clock = Clock()
+    admission = Admission(per_second(10), max_waiting=1000, clock=clock)
+    hopeless = admit(admission, 30.0)
+    for _ in range(30):
+        ticket = admit(admission, 30.0)
+        clock.now += 1.0
+        ticket.leave(answered=True)
+    hopeless.leave(answered=False)
+    assert admission.rate == pytest.approx(per_second(1), rel=0.3)
+
+
 @pytest.mark.parametrize(("clients", "per_s"), [(256, 12), (256, 23), (64, 23)])
 def test_crowd_that_honours_retry_after_keeps_the_service_busy_and_finds_a_place(clients: int, per_s: int) -> None:
     """Clients with 2 s of patience that send again as soon as they are answered, simulated for a minute, at ±10 % a run."""
