@@ -20,11 +20,7 @@ from service.api.operations import descriptor_parameters
 from service.api.pictures import PICTURE_BODY, each_in_thread, features_of, in_thread
 from service.api.state import State, get_state
 from service.codecs.tensors.npy import write_npy
-from service.errors import (
-    InvalidParameter,
-    ModelNotFound,
-    NotAcceptable,
-)
+from service.errors import InvalidParameter, ModelNotFound, NotAcceptable, PayloadTooLarge
 from service.runtime.admission import Ticket
 from service.runtime.batcher import Answer
 from service.runtime.descriptor import read_recipe
@@ -153,7 +149,10 @@ async def _course(  # noqa: PLR0917 – the parts of a request
         return sizes, [_answer(answer, answer.outputs[place], answer.run_s) for answer in answers], decode_s
     recipe = read_recipe(parameters.pool, parameters.others)
     grid = await model.features.ready(deadline)
-    await in_thread(state, partial(recipe.check, state.pooler, grid.channels, deadline), deadline)
+    length = await in_thread(state, partial(recipe.check, state.pooler, grid.channels, deadline), deadline)
+    most, count = state.settings.max_tensor_elements, len(upload.images)
+    if length * count > most:
+        raise PayloadTooLarge(f"expected at most {most} numbers in all descriptors, {count} would have {length} each")
     pictures, answers, decode_s = await features_of(request, state, model, upload, ticket, deadline)
     sizes = [size_of(picture) for picture in pictures]
     for height, width in sizes:

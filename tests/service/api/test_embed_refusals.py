@@ -116,6 +116,18 @@ def test_network_without_a_map_before_its_head_is_a_422(make_client: MakeClient,
         assert_error(response, 422, "invalid_parameter", "model flat/1 has no features")
 
 
+def test_descriptors_are_bounded_together(make_client: MakeClient, tmp_path: Path) -> None:
+    """Each of them, and each operator's part, is within the limit."""
+    fill(tmp_path)
+    forms = [("image", ("a.png", GOOD)), ("image", ("b.png", GOOD))]
+    road = "/v1/embed?model=gap&pool=max,avg&output_size=3"
+    response = make_client(models=tmp_path).post(road, files=forms)
+    length = response.json()["dimension"]
+    client = make_client(models=tmp_path, max_tensor_elements=2 * length - 1)
+    assert_error(client.post(road, files=forms), 413, "payload_too_large", "in all descriptors, 2 would have")
+    assert client.post(road, content=GOOD).status_code == 200
+
+
 def test_wrong_features_in_a_card_stop_the_start(tmp_path: Path) -> None:
     TinyClassifier.random(1).save(tmp_path / "colour" / "1", card(features="relu"))
     with pytest.raises(RepositoryError, match="the graph has no value 'relu'; the nearest maps are"):
