@@ -57,6 +57,13 @@ def image_input(model: ir.Model, card: ModelCard) -> ir.Value:
     return value
 
 
+def make_room(graph: ir.Graph, name: str) -> None:
+    """Rename what a graph computes under a name that an input is to have; outputs keep theirs."""
+    for value in (value for node in graph for value in node.outputs):
+        if value.name == name and not value.is_graph_output():
+            value.name = f"{name}/own"
+
+
 def _fixed(dimension: object) -> int | None:
     return dimension if isinstance(dimension, int) else None
 
@@ -114,6 +121,7 @@ def attach_front(model: ir.Model, card: ModelCard) -> Geometry:
         if value.dtype == ir.DataType.FLOAT16:
             current = tape.op("Cast", [current], {"to": int(ir.DataType.FLOAT16)})
 
+    make_room(model.graph, PIXELS)
     index = list(model.graph.inputs).index(value)
     value.replace_all_uses_with(current)
     model.graph.inputs[index] = pixels

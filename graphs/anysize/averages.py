@@ -9,6 +9,7 @@ What an average divides by depends on how far the image reaches, not the canvas:
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from graphs.anysize.domains import Batch, Cells
@@ -41,6 +42,10 @@ def divide_by_own_cells(node: ir.Node, looks: tuple[Window, ...], spatial: tuple
     dtype = result.dtype or ir.DataType.FLOAT
     mask = writer.op("Cast", [fill.masks.mask(axes, spatial)], to=int(dtype))
     share = writer.op("AveragePool", [mask], after=node, **_attributes(node))
+    if any(looks[index].dilation > 1 for index in spatial):  # taps that all miss the image: 0, as ORT gives, not 0/0
+        zero, one = (writer.constant(np.array(number, dtype.numpy())) for number in (0, 1))
+        empty = writer.op("Equal", [share, zero], after=share.producer())
+        share = writer.op("Where", [empty, one, share], after=empty.producer())
     exact = writer.op("Div", [result, share], after=share.producer())
     if padded:
         for index in spatial:
@@ -59,11 +64,15 @@ def _own_of_counted(axis: object, look: Window, fill: Fill, dtype: ir.DataType) 
     cells = writer.along("Unsqueeze", masks.number(axis.level.count()), [1])
     first = writer.op("Div", [masks.pixel(level), writer.integer(axis.level.stride)])  # exact: origins are aligned
     first = writer.op("Sub", [first, writer.integer(look.before)])
-    end = writer.op("Add", [first, writer.integer(look.span + 1)])
-    own = writer.op("Min", [end, cells])
-    own = writer.op("Sub", [own, writer.op("Max", [first, writer.integer(0)])])
-    counted = writer.op("Min", [end, writer.op("Add", [cells, writer.integer(look.after)])])
-    counted = writer.op("Sub", [counted, first])
+
+    def taps(end: ir.Value) -> ir.Value:
+        """Count those before a cell: ⌈(end − first) / dilation⌉, of the kernel's."""
+        reach = writer.op("Add", [writer.op("Sub", [end, first]), writer.integer(look.dilation - 1)])
+        reach = writer.op("Div", [writer.larger(reach, writer.integer(0)), writer.integer(look.dilation)])
+        return writer.smaller(reach, writer.integer(look.kernel))
+
+    own = writer.op("Sub", [taps(cells), taps(writer.integer(0))])
+    counted = taps(writer.op("Add", [cells, writer.integer(look.after)]))
     return writer.op("Div", [writer.op("Cast", [number], to=int(dtype)) for number in (own, counted)])
 
 

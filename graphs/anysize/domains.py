@@ -53,11 +53,26 @@ class Cells:
         level: which; two axes are equal where their levels are.
         first: first pixel that cell 0 sees (negative: in the padding).
         last: last pixel that cell 0 sees, so that a cell's receptive field is last − first + 1.
+        front: pixels that a canvas must have before a cell, where the image has them, for the cell to be right: what it sees,
+            and what a Slice or a negative padding takes off the canvas on the way.
+        back: the last pixel that it must have for cell 0, likewise.
     """
 
     level: Level
     first: int = field(default=0, compare=False)
     last: int = field(default=0, compare=False)
+    front: int = field(default=0, compare=False)
+    back: int = field(default=0, compare=False)
+
+    def meeting(self, other: Cells) -> Cells:
+        """Give the axis of two values on one level that meet: it sees and needs what either of them does."""
+        return Cells(
+            self.level,
+            min(self.first, other.first),
+            max(self.last, other.last),
+            max(self.front, other.front),
+            max(self.back, other.back),
+        )
 
     @property
     def count(self) -> Size | Number:
@@ -145,10 +160,9 @@ def joined(one: Axis, other: Axis) -> Axis:
     if other == Fixed(1):
         return one
     if isinstance(one, Cells) and isinstance(other, Cells) and one == other:
-        return Cells(one.level, min(one.first, other.first), max(one.last, other.last))
+        return one.meeting(other)
     if isinstance(one, Positions) and one == other:
-        sides = zip(one.sides, other.sides, strict=True)
-        return Positions(tuple(Cells(a.level, min(a.first, b.first), max(a.last, b.last)) for a, b in sides))
+        return Positions(tuple(a.meeting(b) for a, b in zip(one.sides, other.sides, strict=True)))
     if one == other:
         return one
     if isinstance(one, Fixed) and isinstance(other, Fixed) and None in {one.size, other.size}:

@@ -6,13 +6,22 @@ import logging
 
 import numpy as np
 import onnx_ir as ir
-from onnx import helper, numpy_helper
+from onnx import defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 log = logging.getLogger(__name__)
 
 _NOT = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+_TYPES = {
+    "tensor(bool)": ir.DataType.BOOL,
+    "tensor(float)": ir.DataType.FLOAT,
+    "tensor(int32)": ir.DataType.INT32,
+    "tensor(int64)": ir.DataType.INT64,
+    "tensor(uint8)": ir.DataType.UINT8,
+}
+"""As schemas write them, those of results that have no choice."""
+
 MAX_ENTRIES = 2**28
 """A constant larger than that stays unfolded."""
 
@@ -24,6 +33,9 @@ def fold_constants(model: ir.Model) -> None:
     After: every node has an input that depends on the model's inputs, or is one that ONNX's reference evaluator cannot run;
     `Constant` nodes are initializers; every value that has a type in a node's result has one.
     """
+    imports = model.graph.opset_imports
+    if "ai.onnx" in imports:  # ONNX's own operators by their other name
+        imports.setdefault("", imports.pop("ai.onnx"))
     if model.functions:
         InlinePass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -37,24 +49,30 @@ def fold_constants(model: ir.Model) -> None:
 
 
 def infer_types(graph: ir.Graph) -> None:
-    """Give every value without a type the one that follows from its node: most operators keep that of their first input."""
+    """Give every value without a type the one that follows from its node, as far as the operator's schema tells."""
+    opset = graph.opset_imports.get("", 0)
     for node in graph:
         for index, value in enumerate(node.outputs):
-            if value.dtype is None and (dtype := _dtype(node, index)) is not None:
+            if value.dtype is None and (dtype := _dtype(node, index, opset)) is not None:
                 value.dtype = dtype
 
 
-def _dtype(node: ir.Node, index: int) -> ir.DataType | None:
+def _dtype(node: ir.Node, index: int, opset: int) -> ir.DataType | None:
+    """Give the type of an input that must have the same, or the only type that there is; a wrong one makes the graph invalid."""
     op = node.op_type
     if op == "Cast":
         return ir.DataType(node.attributes.get_int("to", int(ir.DataType.FLOAT)))
-    if op in {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"} or (op in {"TopK", "MaxPool"} and index == 1):
-        return ir.DataType.INT64
-    if op in {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}:
-        return ir.DataType.BOOL
-    source = {"Where": 1, "CastLike": 1, "DequantizeLinear": 1}.get(op, 0)
-    value = node.inputs[source] if source < len(node.inputs) else None
-    return None if value is None else value.dtype
+    if op == "QuantizeLinear" and (len(node.inputs) < 3 or node.inputs[2] is None):
+        return ir.DataType(node.attributes.get_int("output_dtype", 0) or int(ir.DataType.UINT8))
+    if node.domain not in {"", "ai.onnx"} or not defs.has(op, opset):
+        return None
+    schema = defs.get_schema(op, opset, "")
+    formal = schema.outputs[min(index, len(schema.outputs) - 1)]  # the last may stand for many
+    for place, value in enumerate(node.inputs):
+        alike = schema.inputs[min(place, len(schema.inputs) - 1)].type_str == formal.type_str
+        if alike and value is not None and value.dtype is not None:
+            return value.dtype
+    return _TYPES.get(next(iter(formal.types))) if len(formal.types) == 1 else None
 
 
 def _constant(node: ir.Node) -> bool:

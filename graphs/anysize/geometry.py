@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from graphs.anysize.analysis import Analysis
 from graphs.anysize.domains import Cells, Tensor, cells_of
 from graphs.anysize.plan import TrunkGeometry
-from graphs.anysize.sizes import Level, Side
+from graphs.anysize.sizes import Level, Side, evaluate
 
 
 def geometry(analysis: Analysis) -> TrunkGeometry:
     """Measure an analysed graph.
 
     A cell j of a level with stride s sees the pixels j·s + first … j·s + last, and a tile that owns [top, bottom), both
-    multiples of the alignment, needs those of its first cell, top + first …, and of its last, … bottom − s + last.
+    multiples of the alignment, needs those for its first cell, top − front …, and for its last, … bottom − s + back.
     """
-    seen: dict[Cells, tuple[int, int]] = {}
+    seen: dict[Level, Cells] = {}
     for domain in analysis.domain.values():
         if isinstance(domain, Tensor) and domain.axes is not None:
             for cells in (cells for axis in domain.axes for cells in cells_of(axis)):
-                first, last = seen.get(cells, (cells.first, cells.last))
-                seen[cells] = (min(first, cells.first), max(last, cells.last))
+                seen[cells.level] = cells.meeting(seen.get(cells.level, cells))
 
     def along(side: Side) -> tuple[int, int, int, int, int, int]:
-        levels = {cells.level: sees for cells, sees in seen.items() if cells.level.side == side}
-        strides = [level.stride for level in levels]
+        every = [cells for cells in seen.values() if cells.level.side == side]
+        strides = [cells.level.stride for cells in every]
         alignment = math.lcm(*strides)
-        field = max(last - first + 1 for first, last in levels.values())
-        before = max(0, *(-first for first, _ in levels.values()))
-        after = max(0, *(last - level.stride + 1 for level, (_, last) in levels.items()))
-        minimum = max(level.minimum for level in levels)
+        field = max(cells.last - cells.first + 1 for cells in every)
+        before = max(cells.front for cells in every)
+        after = max(0, *(cells.back - cells.level.stride + 1 for cells in every))
+        minimum = max(cells.level.minimum for cells in every)
         return max(strides), alignment, field, -(-before // alignment) * alignment, after, minimum
 
     height, width = along("height"), along("width")
@@ -53,7 +54,7 @@ def _enough(analysis: Analysis, height: int, width: int) -> bool:
             source, (axis,) = reduction.sources[0]
             axes, k = analysis.axes(source), analysis.view(reduction.node).array(1).item()
             assert axes is not None
-            sides: list[Level] = [cells.level for cells in cells_of(axes[axis])]
-            if math.prod(level.cells(height if level.side == "height" else width) for level in sides) < k:
+            size = {"batch": np.array([1]), "height": np.array([height]), "width": np.array([width])}
+            if evaluate(axes[axis].count, size).item() < k:  # channels may lie along it, too
                 return False
     return True

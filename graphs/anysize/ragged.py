@@ -15,6 +15,7 @@ from graphs.anysize.reductions import fill_reductions
 from graphs.anysize.scalars import drop_parts, own_sizes
 from graphs.anysize.sizes import Level
 from graphs.anysize.writer import Writer
+from graphs.front import make_room
 
 
 def make_ragged(
@@ -40,6 +41,7 @@ def make_ragged(
     axes = analysis.axes(image)
     assert axes is not None
     count = "batch" if image.shape is None else image.shape[axes.index(Batch())]
+    make_room(graph, EXTENTS)
     extents = ir.Value(name=EXTENTS, shape=ir.Shape([count, 4]), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.append(extents)
     masks = Masks(Writer(graph), image, extents, axes, origins=origins)

@@ -6,10 +6,21 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from graphs.anysize.domains import Axes, Axis, Batch, Fixed, Numbers, Unknown, broadcast, cells_of, describe
+from graphs.anysize.domains import (
+    Axes,
+    Axis,
+    Batch,
+    Fixed,
+    Numbers,
+    Unknown,
+    broadcast,
+    cells_of,
+    describe,
+    is_spatial,
+)
 from graphs.anysize.layouts import LAYOUTS, gemm_axes, matmul_axes, split
 from graphs.anysize.view import View, place
-from graphs.anysize.windows import pad_windows, slice_axes, window_axes
+from graphs.anysize.windows import pad_windows, slice_axes, window_axes, windows
 
 POINTWISE = frozenset(
     """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip
@@ -70,13 +81,9 @@ def follow(view: View) -> Result:  # noqa: PLR0911  # one return an operator
     if op in POINTWISE:
         return _pointwise(view)
     if op in FIRST_ONLY:
-        if op == "BatchNormalization" and view.integer("training_mode", 0):
-            raise Unknown("it normalises by the batch's own statistics")
-        return Result((view.axes(0),))
+        return _first_only(view)
     if op in POOLINGS:
-        if len([output for output in view.node.outputs if output.uses()]) > 1:
-            raise Unknown("the index of a position is not the same on a canvas")
-        return Result((window_axes(view, view.axes(0)[1]),))
+        return _pooling(view)
     if op == "Conv":
         return Result((window_axes(view, view.axes(1)[0]),))
     if op == "Pad":
@@ -94,6 +101,26 @@ def follow(view: View) -> Result:  # noqa: PLR0911  # one return an operator
     return _reduction(view)
 
 
+def _first_only(view: View) -> Result:
+    op, axes = view.node.op_type, view.axes(0)
+    if op == "BatchNormalization" and view.integer("training_mode", 0):
+        raise Unknown("it normalises by the batch's own statistics")
+    if op == "LRN" and cells_of(axes[1]):
+        raise Unknown(f"it takes positions together: {describe(axes)} along 1")
+    return Result((axes,))
+
+
+def _pooling(view: View) -> Result:
+    axes = view.axes(0)
+    if len([output for output in view.node.outputs if output.uses()]) > 1:
+        raise Unknown("the index of a position is not the same on a canvas")
+    result = window_axes(view, axes[1])
+    of_channels = [not (look.trivial or cells_of(axis)) for look, axis in zip(windows(view), axes[2:], strict=True)]
+    if view.node.op_type == "AveragePool" and is_spatial(axes) and any(of_channels):
+        raise Unknown("it averages channels together with positions")  # what it divides by depends on both
+    return Result((result,))
+
+
 def _pointwise(view: View) -> Result:
     operands, sized = [], []
     for index, value in enumerate(view.node.inputs):
@@ -101,7 +128,7 @@ def _pointwise(view: View) -> Result:
             continue
         domain = view.of(index)
         if isinstance(domain, Numbers) and domain.sized:
-            if domain.entries.size != 1:
+            if domain.entries.size != 1 or view.node.op_type == "Clip":  # whose bounds are the same for all images
                 raise Unknown("the size of the map flows into it as a number")
             sized.append(index)
         else:
@@ -117,7 +144,11 @@ def _product(view: View) -> Result:
     if not cells_of(left):
         return Result((axes,))
     a, b = view.axes(0), view.axes(1)
-    assert left == right
+    if left != right:  # weights of one row, for maps of one cell
+        raise Unknown(
+            f"a fully connected layer over {describe((left,))}: its weights are of one map's size, "
+            "other sizes have no answer"
+        )
     return Result((axes,), ((view.value(0), (len(a) - 1,)), (view.value(1), (len(b) - 2,))))
 
 
@@ -127,11 +158,11 @@ def _reduction(view: View) -> Result:
         axes = view.axes()
         if op in REDUCES:
             listed = view.listed("axes", 1)
-            if listed == () or (listed is None and view.integer("noop_with_empty_axes", 0)):
+            if not listed and view.integer("noop_with_empty_axes", 0):
                 return Result((axes,))
         else:
             listed = (view.integer("axis", 0),)
-        chosen = {place(axis, len(axes)) for axis in (range(len(axes)) if listed is None else listed)}
+        chosen = {place(axis, len(axes)) for axis in listed or range(len(axes))}
         if op not in REDUCES and any(cells_of(axes[index]) for index in chosen):
             raise Unknown(REASONS[op])
         return _reduced(view, chosen, keep=bool(view.integer("keepdims", 1)))
@@ -185,6 +216,6 @@ def _top_k(view: View) -> Result:
     result = (*axes[:at], Fixed(k), *axes[at + 1 :])
     if not cells_of(axes[at]):
         return Result((result, result))
-    if len(view.node.outputs) > 1 and view.node.outputs[1].uses():
+    if any(output.uses() or output.is_graph_output() for output in view.node.outputs[1:]):
         raise Unknown("the index of a position is not the same on a canvas")
     return Result((result, result), ((view.value(0), (at,)),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -24,7 +25,7 @@ from graphs.anysize.sizes import is_sized
 from graphs.anysize.states import State
 from graphs.anysize.trunk import cut_trunk
 from graphs.anysize.writer import Writer
-from graphs.front import PIXELS
+from graphs.front import PIXELS, make_room
 
 
 def split(model: ir.Model, axes: Axes) -> TiledPlan | tuple[Obstacle, ...]:
@@ -38,6 +39,8 @@ def split(model: ir.Model, axes: Axes) -> TiledPlan | tuple[Obstacle, ...]:
         The two parts; or what stands against them.
     """
     simple = model.clone()
+    for name in (EXTENTS, OWNED):
+        make_room(simple.graph, name)
     first = _analyse(simple, axes)
     if first.obstacles:
         return tuple(first.obstacles)
@@ -57,6 +60,7 @@ def _trunk(model: ir.Model, axes: Axes, found: Found) -> tuple[ir.Model, tuple[S
     masks = Masks(Writer(model.graph), pixels, extents, axes)
     fill_neighbours(model.graph, Fill(analysis, masks))
     own_sizes(analysis, masks)
+    found = replace(found, axes=_axes(analysis))  # of averages too, which are values of their own by now
     owned = ir.val(OWNED, ir.DataType.INT64, ir.Shape([_count(pixels), 4]))
     model.graph.inputs.append(owned)
     states = cut_trunk(model.graph, found, Ownership(Writer(model.graph, "tiled"), pixels, axes, extents, owned))

@@ -85,7 +85,11 @@ class _Trunk:
         return kept
 
     def like(self, number: float, value: ir.Value) -> ir.Value:
-        dtype = np.float32 if value.dtype is None else value.dtype.numpy()
+        dtype = np.dtype(np.float32 if value.dtype is None else value.dtype.numpy())
+        if dtype.kind == "b":
+            number = number > 0
+        elif dtype.kind in "iu" and np.isinf(number):
+            number = np.iinfo(dtype).max if number > 0 else np.iinfo(dtype).min
         return self.writer.constant(np.array(number, dtype))
 
     def cast(self, value: ir.Value, dtype: int) -> ir.Value:

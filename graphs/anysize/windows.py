@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphs.anysize.domains import Axes, Axis, Batch, Cells, Fixed, Unknown, describe
-from graphs.anysize.sizes import Level, Number, Size, evaluate, is_sized, same, sample
+from graphs.anysize.sizes import Number, Size, calculate, evaluate, is_sized, same, sample
 from graphs.anysize.view import View, place
+
+_MOST_CUT = 16
+"""Cells that a Slice whose end is computed from the size leaves out behind; where it leaves out more, it takes a part."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,11 @@ class Window:
         if axis.level.window is not None:
             raise Unknown("it looks at neighbours in a part of the map")
         level, step = axis.level.step(self.stride, self.reach), axis.level.stride
-        return Cells(level, axis.first - self.before * step, axis.last + (self.span - self.before) * step)
+        first, last = axis.first - self.before * step, axis.last + (self.span - self.before) * step
+        # A Slice takes cells off every canvas: none are before its first one, and what it leaves out behind is not there.
+        front = max(0, axis.front + self.before * step)
+        back = max(axis.back + (self.span - self.before) * step, -level.offset - 1)
+        return Cells(level, first, last, front, back)
 
 
 def windows(view: View) -> tuple[Window, ...]:
@@ -105,6 +112,8 @@ def windows(view: View) -> tuple[Window, ...]:
         if auto.startswith("SAME") and k > 1:
             if s > 1:
                 raise Unknown(f"auto_pad {auto} with stride {s}: the padding depends on the image's size")
+            if d > 1:  # ONNX Runtime pads a pooling as if it were not dilated, and runs no such Conv
+                raise Unknown(f"auto_pad {auto} with dilation {d}: runtimes do not agree on the padding")
             small, large = d * (k - 1) // 2, (d * (k - 1) + 1) // 2
             before, after = (small, large) if auto == "SAME_UPPER" else (large, small)
         result.append(Window(k, s, before, after, d, ceil and not auto.startswith("SAME")))
@@ -197,6 +206,8 @@ def slice_window(start: Size | Number, end: Size | Number, step: int, axis: Cell
         return None
     if same(end, axis.count) or (isinstance(end, int) and end >= 2**31 - 1):
         return Window(stride=step, before=-start)
+    if isinstance(end, Size):
+        end = next((-cut for cut in range(1, _MOST_CUT + 1) if same(end, calculate("Add", axis.count, -cut))), 0)
     if isinstance(end, int) and end < 0:
         return Window(stride=step, before=-start, after=end)
     return None
@@ -209,5 +220,4 @@ def _part(start: Size | Number, end: Size | Number, step: int, axis: Cells) -> C
     there = count >= 1
     if not bool(((first >= 0) & (first <= last) & (last <= count))[there].all()):
         raise Unknown(f"it takes a part of {describe((axis,))} that is not always within it")
-    level = axis.level
-    return Cells(Level(level.side, level.stride, level.offset, (start, end)), axis.first, axis.last)
+    return replace(axis, level=replace(axis.level, window=(start, end)))

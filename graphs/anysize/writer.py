@@ -12,6 +12,9 @@ Attribute = int | float | str | Sequence[int]
 AXES_AS_INPUT = {"Unsqueeze": 13, "Squeeze": 13, "ReduceSum": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18}
 """Opset from which an operator takes its axes as an input."""
 
+INTEGER_EXTREMES = 12
+"""Opset from which Min and Max take integers."""
+
 
 class Writer:
     """Adds nodes and constants to one graph.
@@ -76,6 +79,18 @@ class Writer:
         if self.opset >= 12:
             return self.op("LessOrEqual", [left, right])
         return self.op("Not", [self.op("Greater", [left, right])])
+
+    def smaller(self, left: ir.Value, right: ir.Value) -> ir.Value:
+        """Give the smaller of two, entry by entry, of int64."""
+        if self.opset >= INTEGER_EXTREMES:
+            return self.op("Min", [left, right])
+        return self.op("Where", [self.op("Less", [left, right]), left, right])
+
+    def larger(self, left: ir.Value, right: ir.Value) -> ir.Value:
+        """Give the larger of two, entry by entry, of int64."""
+        if self.opset >= INTEGER_EXTREMES:
+            return self.op("Max", [left, right])
+        return self.op("Where", [self.op("Less", [left, right]), right, left])
 
     def _name(self, kind: str) -> str:
         name = ""

@@ -73,6 +73,11 @@ def operator_versions() -> Mapping[tuple[str, str], Sequence[int]]:
     return dict(found)
 
 
+_WRONG = ["Pad_Fusion"]
+"""Optimizers of ONNX Runtime that change answers. This one takes a Pad of zeros into the pooling behind it, where a maximum does
+not see the zeros, and an average that rounds its size up (ceil_mode) counts other cells."""
+
+
 def _options(provider: Provider, threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; warnings about shape nodes on the CPU are judged in _check_assignment
@@ -122,7 +127,9 @@ class Session:
             }
             configured.insert(0, (_PROVIDERS["cuda"], cuda))
         try:
-            self._session = ort.InferenceSession(model, _options(provider, threads), providers=configured)
+            self._session = ort.InferenceSession(
+                model, _options(provider, threads), providers=configured, disabled_optimizers=_WRONG
+            )
         except Exception as error:  # onnxruntime's exceptions have no common root of their own
             raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
         self._session.disable_fallback()

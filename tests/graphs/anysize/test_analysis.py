@@ -158,6 +158,18 @@ def test_fixed_sizes_stand_in_the_way(options: dict[str, object], says: str) -> 
     assert plan.tiled_obstacles
 
 
+@pytest.mark.parametrize("name", [PIXELS, "extents", "owned"])
+def test_a_network_may_have_values_of_our_names(name: str, rng: np.random.Generator) -> None:
+    d = Draft(rng)
+    own = d.conv(d.x, pads=[1, 1, 1, 1])
+    own.name = name
+    plan = compile_plan(d.model(d.pooled(d.conv(own, 4, pads=[1, 1, 1, 1]))), exactness.CARD)
+    assert plan.ragged is not None
+    assert plan.tiled is not None
+    for model in (plan.plain, plan.ragged, plan.tiled.trunk, plan.tiled.head):
+        exactness.session(model)
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_plan_of_a_hand_made_net(layout: str, rng: np.random.Generator) -> None:
     """Against NumPy in float64, from pixels; garbage around."""

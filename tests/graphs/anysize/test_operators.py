@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -138,6 +140,38 @@ def expanded(d: Draft) -> ir.Value:
     return d.pooled(d.conv(d.op("Concat", x, mean, axis=1), 8, pads=[1, 1, 1, 1]))
 
 
+def rows_and_back(d: Draft) -> ir.Value:
+    """Positions of all images as rows, and back by −1, behind patches: no cell below four pixels."""
+    x = d.op("Transpose", d.conv(d.x, k=(4, 4), strides=[4, 4]), perm=[0, 2, 3, 1])
+    sides = [d.op("Gather", d.op("Shape", x), d.const([axis])) for axis in (1, 2)]
+    rows = d.op("Gemm", d.op("Reshape", x, d.const([-1, 4])), d.weights(4, 5))
+    x = d.op("Reshape", rows, d.op("Concat", d.const([-1]), *sides, d.const([5]), axis=0))
+    return d.pooled(d.op("Transpose", x, perm=[0, 3, 1, 2]))
+
+
+def cropped_by_shape(d: Draft) -> ir.Value:
+    """x[:, :, 1:h−1], with h from the map's shape."""
+    x = d.conv(d.x)
+    end = d.op("Sub", d.op("Gather", d.op("Shape", x), d.const([2])), d.const([1]))
+    return d.pooled(d.conv(d.op("Slice", x, d.const([1]), end, d.const([2])), 4, pads=[1, 1, 1, 1]))
+
+
+def quantised(d: Draft) -> ir.Value:
+    """A pooling of bytes; the file says nothing of the values between its nodes."""
+    scale, zero = d.const(np.float32(0.05)), d.const(np.array(128), np.uint8)
+    x = d.op(
+        "MaxPool", d.op("QuantizeLinear", d.x, scale, zero), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
+    return d.pooled(d.conv(d.op("DequantizeLinear", x, scale, zero), pads=[1, 1, 1, 1]))
+
+
+def stacked(d: Draft, x: ir.Value, **attributes: Any) -> ir.Value:
+    """An average over channels and positions: (N,1,C,h,w)."""
+    x = d.op("Unsqueeze", d.conv(x), d.const([1]))
+    x = d.op("AveragePool", x, kernel_shape=[3, 3, 3], pads=[1] * 6, **attributes)
+    return d.reduce("ReduceMean", x, [1, 3, 4], 0)
+
+
 def in_turn(kind: str) -> Write:
     """One spatial axis after the other."""
     return lambda d: d.reduce(kind, d.reduce(kind, d.conv(d.x, pads=[1, 1, 1, 1]), [3], 0), [2], 0)
@@ -182,6 +216,25 @@ GRAPHS: dict[str, Write] = {
     "cropped": lambda d: d.pooled(
         d.op("Slice", d.conv(d.x), d.const([1, 0]), d.const([-2, 2**63 - 1]), d.const([2, 3]), d.const([2, 3]))
     ),
+    "rows-and-back": rows_and_back,
+    "cropped-by-shape": cropped_by_shape,
+    "quantised": quantised,
+    "dilated-average": lambda d: d.pooled(
+        d.op("AveragePool", d.conv(d.x), kernel_shape=[2, 3], dilations=[3, 2], pads=[1, 1, 1, 2])
+    ),
+    "dilated-average-ceil": lambda d: d.pooled(
+        d.op(
+            "AveragePool",
+            d.conv(d.x),
+            kernel_shape=[3, 3],
+            dilations=[2, 2],
+            strides=[3, 2],
+            pads=[1, 1, 2, 2],
+            ceil_mode=1,
+            count_include_pad=1,
+        )
+    ),
+    "best-of-channels-and-space": lambda d: d.ops("TopK", d.op("Flatten", d.x), d.const([7]), outputs=2, axis=1)[0],
     "lp-pool": lambda d: d.pooled(
         d.op("LpPool", d.conv(d.x), kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1], p=2)
     ),
@@ -240,6 +293,7 @@ def test_opsets(opset: int, rng: np.random.Generator) -> None:
     d = Draft(rng, opset)
     x = d.op("AveragePool", d.conv(d.x, pads=[1, 1, 1, 1]), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     x = d.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+    x = d.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, count_include_pad=1)
     x = d.op("Mul", x, d.op("Sigmoid", d.reduce("ReduceMean", x, [2, 3])))
     assert worst(d.model(d.pooled(x)), rng) <= BOUND
 
@@ -268,8 +322,48 @@ UNKNOWN: dict[str, tuple[Write, str]] = {
     "row": (lambda d: d.pooled(d.op("Slice", d.x, d.const([0]), d.const([7]), d.const([2]))), "a fixed part"),
     "embedding": (lambda d: d.pooled(d.op("Add", d.x, d.weights(3, 8, 8))), "axes of different meaning"),
     "custom": (lambda d: d.pooled(d.op("CumSum", d.x, d.const(2))), "takes positions together"),
+    "dilated auto_pad": (
+        lambda d: d.pooled(d.op("MaxPool", d.x, kernel_shape=[3, 3], dilations=[2, 2], auto_pad="SAME_UPPER")),
+        "auto_pad SAME_UPPER with dilation 2",
+    ),
+    "neighbours": (
+        lambda d: d.reduce("ReduceMax", d.op("LRN", d.op("Transpose", d.x, perm=[0, 2, 3, 1]), size=3), [1, 2], 0),
+        "takes positions together",
+    ),
+    "channels, too": (lambda d: stacked(d, d.x, count_include_pad=0), "averages channels together with positions"),
+    "one row": (
+        lambda d: d.op("MatMul", d.op("Flatten", d.conv(d.x, out=1)), d.weights(1, 5)),
+        "weights are of one map's size",
+    ),
+    "all axes": (lambda d: d.reduce("ReduceMean", d.x, []), "reduces over the images of a batch"),
+    "bound": (
+        lambda d: d.pooled(
+            d.op(
+                "Clip",
+                d.x,
+                None,
+                d.op("Cast", d.op("Gather", d.op("Shape", d.x), d.const(2)), to=int(ir.DataType.FLOAT)),
+            )
+        ),
+        "flows into it as a number",
+    ),
     "unknown": (lambda d: d.pooled(d.op("DepthToSpace", d.conv(d.x), blocksize=2)), "DepthToSpace"),
 }
+
+
+def test_indices_that_are_an_output_are_not_followed(rng: np.random.Generator) -> None:
+    d = Draft(rng)
+    values, indices = d.ops("TopK", positions(d, d.x), d.const([2]), outputs=2, axis=2)
+    model = d.model(values)
+    indices.name = "indices"
+    model.graph.outputs.append(indices)
+    assert "index of a position" in obstacles(model)[0]
+
+
+def test_operators_of_onnx_by_their_long_name(rng: np.random.Generator) -> None:
+    model = Draft.model(d := Draft(rng), d.pooled(d.conv(d.x)))
+    model.graph.opset_imports["ai.onnx"] = model.graph.opset_imports.pop("")
+    assert worst(model, rng) <= BOUND
 
 
 @pytest.mark.parametrize("name", UNKNOWN)

@@ -102,6 +102,37 @@ def test_trunks_of_every_kind(trunk: type[nn.Module], rng: np.random.Generator) 
         assert max(worst.values()) <= BOUND, worst
 
 
+class Cropped(nn.Module):
+    """Rows and columns that are cut off, in front and behind, before windows that look there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.after = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = self.after(x[:, :, 2:, 1:-2].relu())
+        return nn.functional.pad(x, (0, -1, -1, 0))
+
+
+def averaged(x: Tensor) -> Tensor:
+    """Averages near the border, reduced at once."""
+    return nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False).mean((2, 3))
+
+
+def classes(x: Tensor) -> Tensor:
+    """The largest index of a best channel: a maximum of integers."""
+    return x.argmax(1, keepdim=True).amax((2, 3)).float()
+
+
+@pytest.mark.parametrize("trunk", [Cropped, Patches])
+def test_what_is_cut_off_and_what_is_reduced_at_once(trunk: type[nn.Module], rng: np.random.Generator) -> None:
+    plan = compiled(trunk(), averaged=averaged, classes=classes, **LAST)
+    for _ in range(3):
+        worst = errors(plan, rng)
+        assert max(worst.values()) <= BOUND, worst
+
+
 class TwoLevels(nn.Module):
     """Poolings of two levels of a pyramid, side by side."""
 
