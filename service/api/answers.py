@@ -11,7 +11,7 @@ import numpy as np
 from service.api.accept import MEDIA_TYPES, Written
 from service.api.tensors import Asked, Form
 from service.codecs.tensors.dtypes import DTYPES, DType, Tensor
-from service.codecs.tensors.json_text import tensor_member, write_array, write_json
+from service.codecs.tensors.json_text import array_pieces, json_pieces, tensor_member, write_json
 from service.codecs.tensors.npy import write_npy
 from service.codecs.tensors.npz import MAX_ARRAYS, write_npz
 from service.codecs.tensors.picture import encode_png, side_by_side
@@ -140,10 +140,10 @@ def json_head(op: str, shape: tuple[int, ...], dtype: DType, member: str) -> byt
 def _json(asked: Asked, results: Sequence[Results], member: str) -> Answer:
     if asked.form == "nested" and not asked.many and results[0].indices is None and results[0].counts is None:
         array = results[0].tensor
-        head, numbers = json_head(asked.jobs[0].op, array.shape, array.dtype, member), write_array(array)
-        if len(numbers) <= _JOINED:
-            return _answer("json", [b"%b%b}" % (head, numbers)])
-        return _answer("json", [head, numbers, b"}"])
+        head, pieces = json_head(asked.jobs[0].op, array.shape, array.dtype, member), array_pieces(array)
+        if len(pieces) == 1 and len(pieces[0]) <= _JOINED:
+            return _answer("json", [b"%b%b}" % (head, pieces[0])])
+        return _answer("json", [head, *pieces, b"}"])
     form: Literal["nested", "flat", "base64"] = (
         asked.form if asked.form == "flat" or asked.form == "base64" else "nested"  # noqa: PLR1714  # mypy narrows this
     )
@@ -161,4 +161,4 @@ def _json(asked: Asked, results: Sequence[Results], member: str) -> Answer:
         if result.counts is not None:
             document["counts"] = tensor_member(result.counts, form)
         documents.append(document)
-    return _answer("json", [write_json({"results": documents} if asked.many else documents[0])])
+    return _answer("json", json_pieces({"results": documents} if asked.many else documents[0]))

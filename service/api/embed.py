@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.api.accept import MEDIA_TYPES, choose
+from service.api.accept import MEDIA_TYPES, Written, choose
 from service.api.documents import INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.images import Upload
 from service.api.inference import Inference, ModelParameters, Sizes, decode_and_run, infer_images, size_of
 from service.api.operations import descriptor_parameters
 from service.api.pictures import PICTURE_BODY, each_in_thread, features_of, in_thread
+from service.api.sending import PiecewiseResponse
 from service.api.state import State, get_state
+from service.codecs.tensors.json_text import json_pieces
 from service.codecs.tensors.npy import write_npy
 from service.errors import InvalidParameter, ModelNotFound, NotAcceptable, PayloadTooLarge
 from service.runtime.admission import Ticket
@@ -27,6 +29,9 @@ from service.runtime.descriptor import read_recipe
 from service.runtime.model import Model
 
 router = APIRouter(tags=["images"])
+
+_SMALL = 2**16
+"""Numbers that are written on the event loop: 3 ms."""
 
 
 def _listed(value: object) -> object:
@@ -99,25 +104,30 @@ async def embed(
     """
     written, _ = choose(request.headers.get("accept", ""), "json", ("json", "npy"))
     inference = await infer_images(request, state, parameters, partial(_course, request))
+    write = partial(_write, inference, written)
+    if sum(answer.outputs[0].size for answer in inference.answers) <= _SMALL:
+        pieces = write()
+    else:
+        pieces = await asyncio.get_running_loop().run_in_executor(state.poolers, write)
+    headers = {"Server-Timing": inference.server_timing().decode()}
+    return PiecewiseResponse(pieces, MEDIA_TYPES[written], headers)
+
+
+def _write(inference: Inference[EmbedParameters], written: Written) -> Sequence[bytes | memoryview]:
+    """Word the answer: JSON, or the array."""
     vectors = np.stack([answer.outputs[0] for answer in inference.answers])  # (N,D)
     if inference.parameters.normalize:
         vectors = normalized(vectors)
     if written == "npy":
-        content = b"".join(write_npy(vectors))
-    else:
-        results = [
-            {"width": width, "height": height, "embedding": vector}
-            for (height, width), vector in zip(inference.sizes, vectors, strict=True)
-        ]
-        document = {
-            "model": inference.model.name,
-            "version": inference.model.version,
-            "dimension": vectors.shape[1],
-            "results": results,
-        }
-        content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = {"Server-Timing": inference.server_timing().decode()}
-    return Response(content, media_type=MEDIA_TYPES[written], headers=headers)
+        return write_npy(vectors)
+    results = [
+        {"width": width, "height": height, "embedding": vector}
+        for (height, width), vector in zip(inference.sizes, vectors, strict=True)
+    ]
+    model = inference.model
+    return json_pieces(
+        {"model": model.name, "version": model.version, "dimension": vectors.shape[1], "results": results}
+    )
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:

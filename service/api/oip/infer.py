@@ -24,7 +24,7 @@ from service.api.oip.requests import admit_early, is_quick, limit_s, read_apart,
 from service.api.sending import send_answer
 from service.api.state import State
 from service.api.timing import Timing
-from service.codecs.compression import choose_encoding, compress
+from service.codecs.compression import Encoding, choose_encoding, compress
 from service.codecs.oip.request import Request
 from service.codecs.oip.response import Output, Response, write_response
 from service.errors import DeadlineExceeded, Invalid, Malformed, ModelNotFound, ServiceError
@@ -177,13 +177,17 @@ class Infer:
             headers.append((HEADER_LENGTH, b"%d" % header_length))
         encoding = choose_encoding(said.accept_encoding) if said.accept_encoding and length >= WORTH else None
         if encoding is not None:
-            working = partial(compress, b"".join(buffers), encoding)
+            working = partial(_compressed, buffers, encoding)
             loop = asyncio.get_running_loop()
             data = working() if length <= _QUICK else await loop.run_in_executor(self._state.poolers, working)
             headers.append((b"content-encoding", encoding.encode()))
             buffers, length = [data], len(data)
         headers.append((b"content-length", b"%d" % length))
         return headers, buffers
+
+
+def _compressed(buffers: Sequence[bytes | memoryview], encoding: Encoding) -> bytes:
+    return compress(b"".join(buffers), encoding)
 
 
 def _pooled(request: Request, course: Course, deadline: float, timing: Timing) -> Response:

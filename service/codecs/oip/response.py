@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import orjson
 
 from service.codecs.oip.classification import greatest
@@ -13,11 +14,13 @@ from service.codecs.oip.datatypes import BYTES, DATATYPES, name_of
 from service.codecs.oip.elements import write_elements
 from service.codecs.oip.request import Request
 from service.codecs.tensors.dtypes import Tensor, little_endian
-from service.codecs.tensors.json_text import write_array
+from service.codecs.tensors.json_text import json_pieces, write_array
 
 _JOINED = 2**20
 """Bytes up to which copying is cheaper than sending one piece more."""
 
+_WHOLE = 2**16
+"""Elements up to which an output's numbers are written at once; more are written in slices, between which others run."""
 
 _SMALL = 2**14
 _LITTLE = frozenset(dtype for dtype in DATATYPES.values() if dtype == dtype.newbyteorder("<"))
@@ -80,12 +83,14 @@ def write_response(model: str, version: str, request: Request, outputs: Sequence
     if request.id is not None:
         document["id"] = request.id
     document["outputs"] = listed
-    text = orjson.dumps(document)
+    large = any(isinstance(said.get("data"), np.ndarray) for said in listed)
+    texts = json_pieces(document) if large else [orjson.dumps(document)]
     if not any(map(len, tail)):
-        return Response(None, [text])
-    if sum(map(len, tail)) <= _JOINED:
-        return Response(len(text), [b"".join([text, *tail])])
-    return Response(len(text), [text, *tail])
+        return Response(None, texts)
+    length = sum(map(len, texts))
+    if len(texts) == 1 and sum(map(len, tail)) <= _JOINED:
+        return Response(length, [b"".join([*texts, *tail])])
+    return Response(length, [*texts, *tail])
 
 
 def write_numbers(tensor: Tensor) -> bytes | memoryview:
@@ -112,7 +117,8 @@ def _written(output: Output, tail: list[bytes | memoryview] | None, classes: int
         said = {"name": output.name, "datatype": name_of(tensor.dtype), "shape": tensor.shape}
         data = b"" if tail is None else write_numbers(tensor)
         if tail is None:
-            said["data"] = orjson.Fragment(write_array(tensor.reshape(-1)))
+            flat = tensor.reshape(-1)
+            said["data"] = orjson.Fragment(write_array(flat)) if flat.size <= _WHOLE else flat
     if tail is not None:
         said["parameters"] = {"binary_data_size": len(data)}
         tail.append(data)

@@ -1,11 +1,15 @@
-"""Arrays to JSON text, by orjson straight from their memory; numbers in their shortest form that reads back the same."""
+"""Arrays to JSON text, by orjson straight from their memory; numbers in their shortest form that reads back the same.
+
+orjson holds the interpreter's lock from the beginning of a call to its end: a gigabyte of text in one call is four seconds in which
+nobody is answered, be it in a thread. So large arrays are written in slices.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +17,17 @@ import orjson
 
 from service.codecs.tensors.base64_text import encode_base64
 from service.codecs.tensors.dtypes import Tensor, little_endian, native
+from service.codecs.tensors.pieces import Pieces
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _SMALL = 4096
 """Elements up to which an array is written first and looked at then: NumPy's calls would cost more than the text."""
+
+_SLICE = 2**16
+"""Elements that are written by one call: 2 ms of float32, 4 of float64."""
+
+_BASE64_SLICE = 3 * 2**18
+"""Bytes that are encoded by one call: a multiple of 3, so that the texts of slices make the text of the whole; 1 ms."""
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _NUMPY = (np.ndarray, np.floating)  # a union would be made anew at each use
@@ -31,13 +42,30 @@ def write_json(members: Mapping[str, object]) -> bytes:
     Args:
         members: arrays of DTYPES and bool of any shape, and what JSON has, nested in any way.
     """
+    if _is_large(members):
+        return b"".join(json_pieces(members))
     return orjson.dumps({name: _writable(value) for name, value in members.items()}, option=_OPTIONS)
+
+
+def json_pieces(members: Mapping[str, object]) -> list[bytes]:
+    """Write an object as `write_json` does, the text in pieces, at least one; other threads run while a large one is written."""
+    pieces = Pieces()
+    _add(members, pieces)
+    return pieces.taken()
+
+
+def array_pieces(array: Tensor) -> list[bytes]:
+    """Write one array as JSON, nested as its shape says, in pieces; otherwise as `json_pieces`."""
+    if array.size <= _SLICE:
+        return [_text(array)]
+    pieces = Pieces()
+    _add_slices(array, pieces)
+    return pieces.taken()
 
 
 def write_array(array: Tensor) -> bytes:
     """Write one array as JSON, nested as its shape says; otherwise as `write_json`."""
-    written = _array(array)
-    return written if isinstance(written, bytes) else orjson.dumps(written, option=_OPTIONS)
+    return _text(array) if array.size <= _SLICE else b"".join(array_pieces(array))
 
 
 def tensor_member(array: Tensor, form: Literal["nested", "flat", "base64"]) -> object:
@@ -50,8 +78,69 @@ def tensor_member(array: Tensor, form: Literal["nested", "flat", "base64"]) -> o
     stated: dict[str, object] = {"shape": list(array.shape), "dtype": array.dtype.name}
     if form == "flat":
         return {**stated, "data": array.reshape(-1)}
+    if array.nbytes > _BASE64_SLICE:
+        return {**stated, "base64": _Base64(little_endian(array))}
     # Base64 has nothing that JSON escapes, so it goes in as it is.
     return {**stated, "base64": orjson.Fragment(b'"%b"' % encode_base64(little_endian(array)))}
+
+
+class _Base64(NamedTuple):
+    """Bytes that are to be written as base64, when the text around them is."""
+
+    data: memoryview
+
+
+def _is_large(value: object) -> bool:
+    """Whether there is something in a value that is written in more than one call."""
+    if type(value) in _PLAIN:
+        return False
+    if isinstance(value, np.ndarray):
+        return value.size > _SLICE
+    if isinstance(value, Mapping):
+        return any(map(_is_large, value.values()))
+    return isinstance(value, _Base64) or (isinstance(value, list | tuple) and any(map(_is_large, value)))
+
+
+def _add(value: object, pieces: Pieces) -> None:
+    """Write a value behind what is written."""
+    if not _is_large(value):
+        pieces.add(orjson.dumps(_writable(value), option=_OPTIONS))
+    elif isinstance(value, np.ndarray):
+        _add_slices(value, pieces)
+    elif isinstance(value, _Base64):
+        pieces.add(b'"')
+        for start in range(0, len(value.data), _BASE64_SLICE):
+            pieces.add(encode_base64(value.data[start : start + _BASE64_SLICE]))
+        pieces.add(b'"')
+    elif isinstance(value, Mapping):
+        for place, (name, item) in enumerate(value.items()):
+            pieces.add(b"," if place else b"{", orjson.dumps(name), b":")
+            _add(item, pieces)
+        pieces.add(b"}")
+    else:
+        assert isinstance(value, list | tuple)  # nothing else is large
+        for place, item in enumerate(value):
+            pieces.add(b"," if place else b"[")
+            _add(item, pieces)
+        pieces.add(b"]")
+
+
+def _add_slices(array: Tensor, pieces: Pieces) -> None:
+    """Write an array of more than _SLICE elements: as many of its rows together as are no more, or each row in slices."""
+    rows = _SLICE // (array.size // len(array))
+    if not rows:
+        for place, row in enumerate(array):
+            pieces.add(b"," if place else b"[")
+            _add_slices(row, pieces)
+    for start in range(0, len(array), rows) if rows else ():
+        # The slice's own outermost brackets are not the array's.
+        pieces.add(b"," if start else b"[", memoryview(_text(array[start : start + rows]))[1:-1])
+    pieces.add(b"]")
+
+
+def _text(array: Tensor) -> bytes:
+    written = _array(array)
+    return written if isinstance(written, bytes) else orjson.dumps(written, option=_OPTIONS)
 
 
 def _writable(value: object) -> object:

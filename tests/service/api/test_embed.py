@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from torch.nn import functional as F
 
 from export.network import Network
+from service.api import embed
 from service.api.embed import normalized
 from service.codecs.images import decode
 from service.errors import DeadlineExceeded
@@ -184,3 +186,31 @@ def test_first_use_by_many_at_once_makes_one_session(make_client: MakeClient, mo
     client.portal.call(many)
     assert len(made) == 1
     assert client.post("/v1/embed?model=colour&pool=max", content=GOOD).status_code == 200
+
+
+def test_long_descriptors_are_written_in_a_thread_and_in_pieces(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the loop answers nobody while a gigabyte is written."""
+    rng = np.random.default_rng(3)
+    pixels = picture(rng, (40, 30))
+    loops: list[bool] = []
+    write = embed.json_pieces
+
+    def watched(members: Mapping[str, object]) -> list[bytes]:
+        loops.append(threading.current_thread().name.startswith("pool"))
+        pieces = write(members)
+        loops.append(len(pieces) > 1)
+        return pieces
+
+    monkeypatch.setattr(embed, "json_pieces", watched)
+    for levels, large in (("1", False), ("64", True)):
+        query = f"model=digits&pool=max&levels={levels}"
+        files = {"image": ("a.png", png(pixels))}
+        found = client.post(f"/v1/embed?{query}", files=files)
+        assert found.status_code == 200
+        assert int(found.headers["content-length"]) == len(found.content)
+        (vector,) = post(client, query, pixels)
+        assert found.json()["dimension"] == len(vector)
+        assert np.array_equal(np.float32(found.json()["results"][0]["embedding"]), vector)
+        assert loops[-2:] == [large, large]

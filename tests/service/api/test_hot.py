@@ -78,3 +78,13 @@ def test_time_that_has_passed_is_a_504(state: State) -> None:
 @pytest.mark.parametrize("pieces", [(None,), (BODY[:9], None)], ids=["before its body", "within its body"])
 def test_client_that_goes_away_is_answered_nothing(state: State, pieces: tuple[bytes | None, ...]) -> None:
     assert ask(state, *pieces) == (False, [])
+
+
+def test_large_json_goes_out_in_pieces(state: State) -> None:
+    """Else a gigabyte of text is one call of the writer's, in which nobody else is answered."""
+    sent = ask(state, b'{"op":"max","tensor":[[1]],"output_size":1024}')[1]
+    status, headers, body = answer(sent)
+    assert status == 200
+    assert len(body) == int(headers[b"content-length"])
+    assert np.array_equal(orjson.loads(body)["tensor"], np.ones((1024, 1024)))
+    assert max(len(message.get("body", b"")) for message in sent) < 2**21
