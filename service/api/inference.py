@@ -104,7 +104,7 @@ async def infer_images(request: Request, state: State, parameters: P, course: Co
     answered = False
     try:
         body = bytes(await read_body(request.receive, said, settings, whole=True))
-        upload = await parse_upload(request, body, settings)
+        upload = await parse_upload(request, body, settings, state.decoders)
         if upload.parameters:
             parameters = merge_parameters(parameters, upload.parameters)
         if model is None:

@@ -136,6 +136,10 @@ def configuration_of_json(text: str, folder: Path) -> Configuration:
     Raises:
         BrokenModel: it cannot be read, or asks for what is not served here.
     """
+    if not text.lstrip(" \t\r\n").startswith("{"):  # protobuf's reader takes an empty array for a message of defaults
+        raise BrokenModel(
+            "config: not a readable configuration: expected an object as JSON, got something else", folder
+        )
     try:
         message = json_format.Parse(text, _message_class()(), ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, RecursionError) as error:

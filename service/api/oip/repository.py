@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
@@ -17,6 +15,8 @@ from service.api.documents import error_responses
 from service.api.intake import Body, read_body, read_headers
 from service.api.oip import pooling, schemas
 from service.api.state import State, get_state
+from service.codecs.tensors.base64_text import NoBase64, read_base64
+from service.codecs.tensors.document import parse
 from service.errors import Forbidden, Malformed, ModelNotFound, Overloaded, PayloadTooLarge, RequestTimeout
 from service.runtime.loader import Override
 
@@ -85,12 +85,9 @@ def _object(body: Body, expected: str) -> dict[str, Any]:
     if not body:
         return {}
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise Malformed(f"expected {expected}, got something that is not JSON") from None
-    if not isinstance(document, dict):
-        raise Malformed(f"expected {expected}, got something else")
-    return document
+        return parse(body, max_elements=0).members()
+    except Malformed as error:
+        raise Malformed(f"expected {expected}: {error.message}") from None
 
 
 @router.post(
@@ -163,9 +160,9 @@ def read_override(body: Body) -> Override:
         if len(files) == _MAX_FILES:
             raise Malformed(f"expected at most {_MAX_FILES} files, got more")
         try:
-            files[file[1]] = binascii.a2b_base64(value, strict_mode=True)
-        except (binascii.Error, ValueError):
-            raise Malformed(f"parameter {name[:64]!r}: expected base64, got something else") from None
+            files[file[1]] = read_base64(value)
+        except NoBase64 as error:
+            raise Malformed(f"parameter {name[:64]!r}: expected base64, padded, got {error}") from None
     if files and configuration is None:
         raise Malformed("config: expected with files, there is none; {} will do")
     return Override(configuration, files)

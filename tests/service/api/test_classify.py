@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from service.runtime.ranking import probabilities
@@ -57,6 +59,16 @@ def test_json_with_base64_and_parameters(client: TestClient, rng: np.random.Gene
         assert_result(result, pixels, top=1)
 
 
+@pytest.mark.parametrize("size", [100, 700_000, 1_600_000])
+def test_json_of_any_size_is_read(client: TestClient, size: int) -> None:
+    """Bytes behind a PNG's end mean nothing; of large JSON it is looked first how many values it has."""
+    image = base64.b64encode(GOOD + bytes(size)).decode()
+    response = client.post(
+        "/v1/classify", json={"images": [image, "data:image/png;base64," + image], "model": "colour"}
+    )
+    assert [row["width"] for row in response.json()["results"]] == [Image.open(io.BytesIO(GOOD)).width] * 2
+
+
 def test_grey_model_gets_luma(client: TestClient, rng: np.random.Generator) -> None:
     grey = rng.integers(0, 256, (7, 9, 1), np.uint8)
     response = client.post("/v1/classify?model=grey&version=3&top=1", content=png(grey))
@@ -103,10 +115,10 @@ def test_bad_query(client: TestClient, query: str, status: int, code: str, says:
 
 
 BAD_JSON = {
-    "not JSON": (b"{", 400, "malformed", "not JSON"),
-    "not UTF-8": (b'{"images": ["\xff"]}', 400, "malformed", "not JSON"),
-    "a list": (b"[]", 400, "malformed", "got a list"),
-    "no images": (b'{"model": "colour"}', 400, "malformed", "got nothing"),
+    "not JSON": (b"{", 400, "malformed", "expected an object in UTF-8, got truncated"),
+    "not UTF-8": (b'{"images": ["\xff"]}', 400, "malformed", "got not UTF-8"),
+    "a list": (b"[]", 400, "malformed", "got an array"),
+    "no images": (b'{"model": "colour"}', 400, "malformed", "array of base64 strings, got none"),
     "no image in images": (b'{"model": "colour", "images": []}', 422, "invalid_parameter", "at least one image"),
     "a number for an image": (
         b'{"model": "colour", "images": [1]}',
@@ -115,7 +127,43 @@ BAD_JSON = {
         "images[0]: expected a base64 string",
     ),
     "a URL": (b'{"model": "colour", "images": ["http://169.254.169.254/"]}', 422, "invalid_image", "no URL is fetched"),
-    "deep": (b'{"images": ' + b"[" * 250_000 + b"]" * 250_000 + b"}", 400, "malformed", "not JSON"),
+    "deep": (b'{"images": ' + b"[" * 250_000 + b"]" * 250_000 + b"}", 400, "malformed", "levels of nesting"),
+    "a name twice": (
+        f'{{"model": "colour", "images": ["{BASE64}"], "model": "grey"}}'.encode(),
+        400,
+        "malformed",
+        "expected each member once, model is there twice",
+    ),
+    "images twice": (
+        f'{{"model": "colour", "images": ["{BASE64}"], "images": []}}'.encode(),
+        400,
+        "malformed",
+        "images is there twice",
+    ),
+    "no padding": (
+        b'{"model": "colour", "images": ["iVBORw0"]}',
+        422,
+        "invalid_image",
+        "expected base64, padded (no URL is fetched), got 7 characters, which is no multiple of 4",
+    ),
+    "a million images": (
+        b'{"model": "colour", "images": [%b""]}' % (b'"",' * 1_000_000),
+        413,
+        "payload_too_large",
+        "at most 64 images in a request and few parameters",
+    ),
+    "a million values beside the images": (
+        b'{"model": "colour", "images": [""], "a": [%b0]}' % (b"[]," * 1_000_000),
+        413,
+        "payload_too_large",
+        "at most 64 images in a request and few parameters",
+    ),
+    "too many values beside the images": (
+        b'{"model": "colour", "images": [""], "a": [%b0]}' % (b"0," * 20_000),
+        413,
+        "payload_too_large",
+        "a: expected at most 10000 values",
+    ),
     "unknown parameter": (
         f'{{"model": "colour", "images": ["{BASE64}"], "a": 1}}'.encode(),
         422,

@@ -138,7 +138,15 @@ def test_a_model_comes_with_the_request(explicit: TestClient, folder: Path) -> N
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{", "not JSON"),
+        (b"{", 'expected nothing or {"parameters": {…}}: JSON: expected an object in UTF-8, got truncated'),
+        (b'{"parameters": {}, "parameters": {}}', "parameters is there twice"),
+        (b'{"parameters": {"config": "{}", "config": "{}"}}', "parameters.config is there twice"),
+        (
+            b'{"parameters": {"config": "{\\"name\\": \\"tiny\\", \\"name\\": \\"tiny\\"}"}}',
+            "not a readable configuration",
+        ),
+        (b'{"parameters": {"config": "[]"}}', "not a readable configuration: expected an object"),
+        (b'{"parameters": {"config": ""}}', "not a readable configuration: expected an object"),
         (b"[]", "expected nothing or"),
         (b'{"parameters": []}', "expected nothing or"),
         (b'{"parameter": {}}', "expected nothing or"),
@@ -150,7 +158,8 @@ def test_a_model_comes_with_the_request(explicit: TestClient, folder: Path) -> N
         (b'{"parameters": {"config": "{}", "file:/etc/passwd": "eA=="}}', "expected config, or a file"),
         (b'{"parameters": {"config": "{}", "file:01/model.onnx": "eA=="}}', "expected config, or a file"),
         (b'{"parameters": {"config": "{}", "file:1/a/b": "eA=="}}', "expected config, or a file"),
-        (b'{"parameters": {"config": "{}", "file:1/model.onnx": "e"}}', "expected base64"),
+        (b'{"parameters": {"config": "{}", "file:1/model.onnx": "e"}}', "got 1 characters, which is no multiple of 4"),
+        (b'{"parameters": {"config": "{}", "file:1/model.onnx": "e-A="}}', "got other characters"),
         (b'{"parameters": {"file:1/model.onnx": "eA=="}}', "config: expected with files"),
         (b'{"parameters": {"config": "{}", "file:1/model.onnx": "eA=="}}', "version 1: model.onnx"),
     ],
