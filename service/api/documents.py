@@ -16,6 +16,7 @@ from service.errors import (
     PayloadTooLarge,
     RequestTimeout,
     ServiceError,
+    UnsupportedEncoding,
     UnsupportedMediaType,
 )
 
@@ -24,6 +25,7 @@ INFERENCE_ERRORS: tuple[type[ServiceError], ...] = (
     RequestTimeout,
     PayloadTooLarge,
     UnsupportedMediaType,
+    UnsupportedEncoding,
     Invalid,
     Overloaded,
     InternalError,

@@ -12,12 +12,14 @@ import numpy as np
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from service.errors import InvalidParameter, Malformed, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from service.errors import InvalidParameter, Malformed, PayloadTooLarge, RequestTimeout, UnsupportedEncoding
 from service.settings import Settings
 
 Body = bytes | memoryview
 """bytes where it came in one piece or without a length, else a view of a buffer that was filled as it came."""
 
+
+_NOT_ENCODED = frozenset({b"", b"identity"})
 
 FILL = "body.fill"
 """ASGI extension of a large body: {"fill": Fill}."""
@@ -47,7 +49,7 @@ def read_headers(headers: list[tuple[bytes, bytes]], settings: Settings) -> Said
 
     Raises:
         PayloadTooLarge (413): Content-Length passes max_body_bytes.
-        UnsupportedMediaType (415): the body is compressed as a whole.
+        UnsupportedEncoding (415): the body is compressed as a whole.
         InvalidParameter (422): X-Request-Timeout is no positive number.
     """
     content_type = accept = ""
@@ -64,8 +66,8 @@ def read_headers(headers: list[tuple[bytes, bytes]], settings: Settings) -> Said
                 raise PayloadTooLarge(
                     f"expected a body of at most {settings.max_body_bytes} bytes, Content-Length says {length}"
                 )
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            raise UnsupportedMediaType("expected a body without Content-Encoding")
+        elif name == b"content-encoding" and value.strip().lower() not in _NOT_ENCODED:
+            raise UnsupportedEncoding("Content-Encoding: expected none or identity, got another")
         elif name == b"x-request-timeout":
             limit_s = min(_seconds(value), settings.timeout_s)
     return Said(content_type, accept, length, limit_s)

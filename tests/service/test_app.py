@@ -67,6 +67,8 @@ def test_documented_errors_are_those_of_the_classes(client: TestClient) -> None:
     for status, response in responses.items():
         if status != "200":
             assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
+    for slug in ("unsupported_media_type", "unsupported_encoding"):
+        assert slug in responses["415"]["description"]
     for slug in ("invalid_image", "invalid_parameter"):
         assert slug in responses["422"]["description"]
     assert "Retry-After" in responses["429"]["headers"]

@@ -17,7 +17,15 @@ from service.api.oip import pooling, schemas
 from service.api.state import State, get_state
 from service.codecs.tensors.base64_text import NoBase64, read_base64
 from service.codecs.tensors.document import parse
-from service.errors import Forbidden, Malformed, ModelNotFound, Overloaded, PayloadTooLarge, RequestTimeout
+from service.errors import (
+    Forbidden,
+    Malformed,
+    ModelNotFound,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedEncoding,
+)
 from service.runtime.loader import Override
 
 router = APIRouter(tags=["Open Inference Protocol"])
@@ -59,7 +67,9 @@ _UNLOAD = _document(
 
 _CHANGED = (
     {200: {"description": "It is done.", "content": {}}}
-    | error_responses(Malformed, Forbidden, ModelNotFound, RequestTimeout, PayloadTooLarge, Overloaded)
+    | error_responses(
+        Malformed, Forbidden, ModelNotFound, RequestTimeout, PayloadTooLarge, UnsupportedEncoding, Overloaded
+    )
     | schemas.OTHER
 )
 
@@ -94,7 +104,7 @@ def _object(body: Body, expected: str) -> dict[str, Any]:
     "/v2/repository/index",
     summary="What the repository holds",
     response_model_exclude_none=True,
-    responses=error_responses(Malformed, RequestTimeout, PayloadTooLarge) | schemas.OTHER,
+    responses=error_responses(Malformed, RequestTimeout, PayloadTooLarge, UnsupportedEncoding) | schemas.OTHER,
     openapi_extra=_INDEX,
 )
 async def repository_index(request: Request, state: Annotated[State, Depends(get_state)]) -> list[IndexEntry]:

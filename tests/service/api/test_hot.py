@@ -58,8 +58,12 @@ def test_body_that_does_not_come_is_a_408(state: State) -> None:
 
 def test_empty_body_and_compressed_body(state: State) -> None:
     assert refusal(ask(state, b"", b"", BODY[:0] + b"")[1])[0] == 408
-    encoded = (JSON, (b"content-encoding", b"gzip"))
-    assert refusal(ask(state, headers=encoded)[1]) == (415, "unsupported_media_type")
+    for encoding in (b"gzip", b"deflate", b"br", b"identity, gzip"):
+        sent = ask(state, headers=(JSON, (b"content-encoding", encoding)))[1]
+        assert refusal(sent) == (415, "unsupported_encoding")
+        assert answer(sent)[1][b"accept-encoding"] == b"identity"
+    for encoding in (b"", b" ", b"identity", b"Identity"):
+        assert answer(ask(state, BODY, headers=(JSON, (b"content-encoding", encoding)))[1])[0] == 200
 
 
 @pytest.mark.parametrize("limit", [b"soon", b"-1", b"0", b"nan"])
