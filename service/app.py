@@ -77,6 +77,7 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        redirect_slashes=False,  # an address would be made of the Host header, which anybody may have written
         telemetry=_NO_TELEMETRY,
     )
     app.state.poolserve = State(settings, repository)

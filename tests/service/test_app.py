@@ -60,6 +60,14 @@ def test_unknown_path_and_wrong_method(client: TestClient) -> None:
     assert response.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize("path", ["/v1/pool/", "/v1/classify/", "/health/live/", "/v2/", "/v1/models/colour/"])
+def test_a_slash_too_many_is_no_endpoint_and_no_redirect(client: TestClient, path: str) -> None:
+    for method in ("GET", "POST"):
+        response = client.request(method, path, headers={"Host": "elsewhere.example"}, follow_redirects=False)
+        assert_error(response, 404, "not_found", "/docs")
+        assert "location" not in response.headers
+
+
 def test_documented_errors_are_those_of_the_classes(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     responses = document["paths"]["/v1/classify"]["post"]["responses"]
