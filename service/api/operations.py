@@ -17,6 +17,7 @@ from service.errors import (
     NotAcceptable,
 )
 from service.runtime.descriptor import REGIONS
+from service.runtime.pooling.unpool import UNPOOLERS, UnpoolParameters
 
 _BINARY = {"type": "string", "format": "binary"}
 _MATRIX = [[1, 3, 2, 4], [5, 2, 7, 1], [3, 8, 4, 2], [6, 1, 5, 9]]
@@ -46,7 +47,6 @@ _TENSOR: dict[str, Any] = {
     ]
 }
 _MEMBER = {"pool": "tensor", "gradient": "grad_input", "unpool": "tensor"}
-_UNPOOL_OPS = ["avg", "max", "nearest"]
 _EXAMPLES: dict[Action, dict[str, Any]] = {
     "pool": {
         "windows": {"value": {"op": "max", "kernel": 2, "tensor": _MATRIX}},
@@ -77,8 +77,9 @@ _ANSWERS: dict[Action, dict[str, Any]] = {
 def _schemas(action: Action) -> dict[str, dict[str, Any]]:
     """The schema of every parameter by name. Where operators share a name and differ, any of theirs."""
     found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    models: list[tuple[str, type[BaseModel]]] = [("", RegionParameters)]
-    models += [(operator.name, operator.parameters) for operator in CATALOGUE.values()]
+    models: list[tuple[str, type[BaseModel]]] = [("", UnpoolParameters if action == "unpool" else RegionParameters)]
+    if action != "unpool":
+        models += [(operator.name, operator.parameters) for operator in CATALOGUE.values()]
     for owner, model in models:
         schema = model.model_json_schema()
         assert "$defs" not in schema, f"the parameters of {owner} refer to other schemas"
@@ -106,7 +107,7 @@ def _merged(name: str, said: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]
 
 def _op(action: Action) -> dict[str, Any]:
     if action == "unpool":
-        return {"type": "string", "enum": _UNPOOL_OPS, "description": "How it was pooled."}
+        return {"type": "string", "enum": list(UNPOOLERS), "description": "How it was pooled."}
     names = [name for name, operator in CATALOGUE.items() if action == "pool" or operator.differentiable]
     return {"type": "string", "enum": names, "description": "The statistic, by its name in /v1/pool/operators."}
 

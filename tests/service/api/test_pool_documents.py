@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from graphs.operators.catalogue import CATALOGUE
 from graphs.operators.request import RegionParameters
 from service.api.accept import MEDIA_TYPES
+from service.runtime.pooling.unpool import UnpoolParameters
 from tests.claims import assert_error
 
 PATHS = ("/v1/pool", "/v1/pool/gradient", "/v1/unpool")
@@ -57,8 +58,12 @@ def test_examples_in_the_document_work(client: TestClient, path: str) -> None:
 def test_every_parameter_is_documented(client: TestClient, path: str) -> None:
     said = operation(client, path)
     query = {parameter["name"] for parameter in said["parameters"] if parameter["in"] == "query"}
-    own = {name for operator in CATALOGUE.values() for name in operator.parameters.model_fields}
-    assert query >= {"op", "shape", "dtype", "compare", *RegionParameters.model_fields, *own}
+    if path == "/v1/unpool":
+        own = {"indices", *UnpoolParameters.model_fields}
+        assert query == {"op", "shape", "dtype", "compare", *own}
+    else:
+        own = {name for operator in CATALOGUE.values() for name in operator.parameters.model_fields}
+        assert query >= {"op", "shape", "dtype", "compare", *RegionParameters.model_fields, *own}
     content = said["requestBody"]["content"]
     assert set(content) == {
         "application/json",
@@ -70,6 +75,22 @@ def test_every_parameter_is_documented(client: TestClient, path: str) -> None:
     }
     assert set(content["application/json"]["schema"]["properties"]) >= {"op", "ops", "tensor", *own}
     assert ("grad_output" in query, "indices" in query) == (path == "/v1/pool/gradient", path == "/v1/unpool")
+
+
+def test_what_is_said_of_unpool_is_what_it_takes(client: TestClient) -> None:
+    """Every operator that the document lists, and no parameter that the endpoint does not know."""
+    content = operation(client, "/v1/unpool")["requestBody"]["content"]
+    document = content["application/json"]["schema"]["properties"]
+    assert set(document) == {"op", "ops", "tensor", "dtype", "indices", *UnpoolParameters.model_fields}
+    assert set(content["multipart/form-data"]["schema"]["properties"]) == set(document) - {"ops", "dtype"} | {"image"}
+    assert document["op"]["enum"] == ["max", "avg", "sum", "nearest"]
+    for op in document["op"]["enum"]:
+        more = {"indices": [[1]]} if op == "max" else {}
+        asked = {"op": op, "tensor": [[4.0]], "output_size": [1, 2], **more}
+        answer = client.post("/v1/unpool", json=asked)
+        assert answer.status_code == 200, answer.text
+        expected = {"max": [[0, 4]], "avg": [[4, 4]], "sum": [[2, 2]], "nearest": [[4, 4]]}
+        assert answer.json()["tensor"] == expected[op]
 
 
 @pytest.mark.parametrize("path", PATHS)
