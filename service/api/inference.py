@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from service.api.images import Upload, carries_parameters, parse_upload
@@ -29,6 +29,11 @@ _WATCH_FROM_S = 0.1
 """Below this expected wait nobody watches whether the client is still there: the answer is ready before it would matter."""
 
 
+def _as_text(value: object) -> object:
+    """A version as JSON may have it: 1 is "1", as in a query."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class ModelParameters(BaseModel):
     """Which model; every inference endpoint's parameters begin with these."""
 
@@ -37,7 +42,7 @@ class ModelParameters(BaseModel):
     model: str | None = Field(
         None, description="Name of the model; may be left out where one is loaded.", examples=["digits"]
     )
-    version: str | None = Field(
+    version: Annotated[str | None, BeforeValidator(_as_text)] = Field(
         None, description="Version of the model; by default the highest that is served.", examples=["1"]
     )
 

@@ -92,7 +92,8 @@ def declare(document: Document, inputs: Sequence[Document], limits: Limits) -> D
     """
     name = document.value("id")
     if name is not None and (not isinstance(name, str) or len(name) > _MAX_ID):
-        raise Malformed(f"id: expected a string of at most {_MAX_ID} characters, got {kind_of(name)}")
+        got = f"{len(name)}" if isinstance(name, str) else kind_of(name)
+        raise Malformed(f"id: expected a string of at most {_MAX_ID} characters, got {got}")
     parameters = read_parameters(document, "parameters")
     for reserved in parameters:
         if reserved.startswith("triton_"):
@@ -130,7 +131,8 @@ def _check_names(names: list[str], place: str) -> None:
 def _name(document: Document, place: str) -> str:
     name = document.value("name")
     if not isinstance(name, str) or not name:
-        raise Malformed(f"{place}.name: expected a string, got {kind_of(name)}")
+        got = "an empty one" if isinstance(name, str) else kind_of(name)
+        raise Malformed(f"{place}.name: expected a string, got {got}")
     return name
 
 

@@ -197,6 +197,14 @@ def test_compressed_bodies_are_refused_with_what_is_read(client: TestClient) -> 
                 assert response.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize(("version", "status"), [("1", 200), (1, 200), (2, 404), (1.0, 422), (True, 422), ([1], 422)])
+def test_version_in_json_is_text_or_an_integer(client: TestClient, version: object, status: int) -> None:
+    """As `version=1` in a query."""
+    response = client.post("/v1/classify", json={"images": [BASE64], "model": "colour", "version": version})
+    assert response.status_code == status, response.text
+    assert status != 422 or "version" in response.json()["error"]
+
+
 def test_parameter_given_twice(client: TestClient) -> None:
     response = client.post("/v1/classify?model=colour&top=1", json={"images": [BASE64], "top": 2})
     assert_error(response, 422, "invalid_parameter", "'top' is given in the query and in the body")
