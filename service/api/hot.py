@@ -138,7 +138,8 @@ class Hot:
             elif self._admission.waiting:
                 self._admission.refuse(said.limit_s)
             whole = kind not in {"json", "npy", "npz", "raw"}
-            body = await read_body(receive, said, self._settings, whole=whole, fill=filling(scope))
+            # Raw numbers may be none at all: how many there are, their shape says.
+            body = await read_body(receive, said, self._settings, whole=whole, fill=filling(scope), empty=kind == "raw")
             quick = _is_quick(kind, body)
             if ticket is not None:
                 ticket.begin()

@@ -83,7 +83,9 @@ def _seconds(text: bytes) -> float:
     return seconds
 
 
-async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: bool, fill: Fill | None = None) -> Body:
+async def read_body(
+    receive: Receive, said: Said, settings: Settings, *, whole: bool, fill: Fill | None = None, empty: bool = False
+) -> Body:
     """Read the whole body.
 
     Args:
@@ -92,16 +94,17 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
         settings: for the limits.
         whole: `bytes` are wanted, because the parser takes nothing else; else a large body is written where it stays.
         fill: what `filling` gives.
+        empty: whether nothing at all is a body, too: that of a tensor without elements.
 
     Raises:
         PayloadTooLarge (413): as soon as max_body_bytes is passed, whatever the headers said.
         RequestTimeout (408): it did not come within body_timeout_s.
-        Malformed (400): it is empty.
+        Malformed (400): it is empty, and may not be.
         ClientDisconnect: the client went away.
     """
     begun = Receiving(receive)
     if begun.message is not None and begun.message["type"] == "http.request" and not begun.message.get("more_body"):
-        return _allowed(begun.message.get("body", b""), settings)
+        return _allowed(begun.message.get("body", b""), settings, empty=empty)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             message = await begun
@@ -113,7 +116,7 @@ async def read_body(receive: Receive, said: Said, settings: Settings, *, whole: 
                 body = await _filled(message, receive, said.length, fill)
     except TimeoutError:
         raise RequestTimeout(f"expected the whole body within {settings.body_timeout_s:g} s, got less") from None
-    return _allowed(body, settings)
+    return _allowed(body, settings, empty=empty)
 
 
 async def _collected(message: Message, receive: Receive, settings: Settings) -> bytes:
@@ -199,8 +202,8 @@ class Receiving:
         return rest
 
 
-def _allowed(body: Body, settings: Settings) -> Body:
-    if not len(body):
+def _allowed(body: Body, settings: Settings, *, empty: bool) -> Body:
+    if not len(body) and not empty:
         raise Malformed("expected a body, got none")
     if len(body) > settings.max_body_bytes:
         raise PayloadTooLarge(f"expected a body of at most {settings.max_body_bytes} bytes, more came")
