@@ -21,6 +21,7 @@ from service import __version__
 from service.api import classify, embed, health, heatmap, metrics, models, pool
 from service.api.door import Door
 from service.api.fast_path import FastPath
+from service.api.head import ASKED, Head
 from service.api.hot import Hot
 from service.api.inference import explain
 from service.api.middleware import Boundary
@@ -97,7 +98,7 @@ def create_app(settings: Settings, repository: Repository) -> FastAPI:
         app.add_exception_handler(kind, handler)
     # Around FastAPI's own middleware, not within: that takes 7 µs of a request, a sixth of what a small one takes in all.
     state = app.state.poolserve
-    inner: ASGIApp = app.build_middleware_stack()
+    inner: ASGIApp = Head(app.build_middleware_stack())
     fast = FastPath(Door(inner, state=state, paths=INFERENCE_PATHS), state=state)
     app.state.asked = fast.known
     repository.on_change.append(fast.known.clear)  # what is remembered of queries names models
@@ -122,11 +123,17 @@ def translate(request: Request, error: Exception) -> ServiceError:
             413: PayloadTooLarge("the body is too large"),
         }
         if error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            return MethodNotAllowed(f"expected {allowed} here, got {request.method[:16]}")
+            asked: str = request.scope.get(ASKED, request.method)
+            return MethodNotAllowed(f"expected {_allowed(error)} here, got {asked[:16]}")
         return causes.get(error.status_code, Malformed("the request cannot be read"))
     log.error("request %s failed", request.scope["state"]["request_id"], exc_info=error)
     return InternalError()
+
+
+def _allowed(error: HTTPException) -> str:
+    """Say which methods an endpoint takes: HEAD is where GET is, which the framework does not know."""
+    methods = (error.headers or {}).get("Allow", "another method")
+    return "GET, HEAD" if methods == "GET" else methods
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -141,7 +148,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(known, UnsupportedEncoding):
         headers["Accept-Encoding"] = ", ".join(known.accepted)
     if isinstance(known, MethodNotAllowed) and isinstance(error, HTTPException):
-        headers.update(error.headers or {})
+        headers["Allow"] = _allowed(error)
     content = orjson.dumps({"error": known.message, "code": known.code, "request_id": request_id})
     return Response(content, known.status, headers, "application/json")
 

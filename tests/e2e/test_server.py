@@ -68,6 +68,22 @@ def assert_healthy(server: Server) -> None:
     assert (response.json()["results"][0]["width"], response.json()["results"][0]["height"]) == (7, 5)
 
 
+def test_head_has_no_body_on_the_wire(server: Server) -> None:
+    """Two on one connection: bytes of the first one's body would be the second one's answer."""
+    head = b"HEAD /health/live HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(head + b"\r\n" + head + b"Connection: close\r\n\r\n")
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    first, second, rest = received.split(b"\r\n\r\n")
+    assert rest == b""
+    for answer in (first, second):
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"content-length: 17" in answer.lower()
+    assert_healthy(server)
+
+
 def test_many_clients_get_their_own_answers(server: Server) -> None:
     """24 threads, pictures of their own sizes: nobody gets another's answer."""
     failures: list[str] = []

@@ -60,6 +60,44 @@ def test_unknown_path_and_wrong_method(client: TestClient) -> None:
     assert response.headers["allow"] == "POST"
 
 
+def test_head_is_get_without_the_body(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    paths = [path for path, operations in document["paths"].items() if "get" in operations]
+    assert len(paths) > 10
+    assert not any("head" in operations for operations in document["paths"].values())
+    for template in (
+        *paths,
+        "/openapi.json",
+        "/docs",
+        "/health/live?x=1",
+        "/v1/models?x=1",
+        "/v1/models/nobody",
+        "/nope",
+    ):
+        path = template.replace("{name}", "colour").replace("{version}", "1")
+        got, head = client.get(path), client.head(path)
+        assert head.status_code == got.status_code, path
+        assert head.content == b""
+        changing = {"x-request-id", "content-length"}  # errors, statistics and metrics say numbers that change
+        assert {name: head.headers[name] for name in head.headers if name not in changing} == {
+            name: got.headers[name] for name in got.headers if name not in changing
+        }
+        assert int(head.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", "/v1/pool", "/v2/models/colour/infer", "/v2/repository/index"])
+def test_head_of_what_has_no_get(client: TestClient, path: str) -> None:
+    response = client.head(path)
+    assert (response.status_code, response.content, response.headers["allow"]) == (405, b"", "POST")
+
+
+def test_methods_that_are_refused_are_told_what_would_do(client: TestClient) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        response = client.request(method, "/health/live")
+        assert_error(response, 405, "method_not_allowed", f"expected GET, HEAD here, got {method}")
+        assert response.headers["allow"] == "GET, HEAD"
+
+
 @pytest.mark.parametrize("path", ["/v1/pool/", "/v1/classify/", "/health/live/", "/v2/", "/v1/models/colour/"])
 def test_a_slash_too_many_is_no_endpoint_and_no_redirect(client: TestClient, path: str) -> None:
     for method in ("GET", "POST"):
