@@ -19,6 +19,7 @@ from service.codecs.oip.elements import read_elements, read_strings
 from service.codecs.oip.parameters import Parameters
 from service.codecs.tensors.document import parse
 from service.codecs.tensors.dtypes import BOOL, DType, Tensor, from_bytes, kind_of
+from service.codecs.tensors.long_lists import cut, pieces
 from service.codecs.tensors.nested import count_arrays, read_array
 from service.errors import InvalidTensor, Malformed
 
@@ -91,16 +92,27 @@ def read_request(body: bytes | memoryview, header_length: int | None, limits: Li
         if header_length <= _MAX_REMEMBERED and b'"data"' not in text:
             declared = _remembered(text, limits)
             return _filled(declared, _from_tail(declared.slots, tail))
-    document = parse(text, max_elements=limits.elements)
+    left = cut(text, b"data")
+    document = parse(left.text, max_elements=limits.elements)
     inputs = objects(document, "inputs")
     declared = declare(document, inputs, limits)
     binary = _from_tail(declared.slots, tail)
     elsewhere = None
+    unread = dict(left.lists)
     for place, (slot, one) in enumerate(zip(declared.slots, inputs, strict=True)):
         if slot.size is None:
+            value = one.value("data")
+            numbers = left.find(value)
+            if numbers is not None:
+                unread = {name: others for name, others in unread.items() if others is not numbers}
+                binary[slot.name] = _from_pieces(slot, numbers, f"inputs[{place}].data", limits)
+                continue
             if elsewhere is None:
-                elsewhere = text.count(b"[") - sum(count_arrays(document.value(name)) for name in document.names)
-            binary[slot.name] = _from_json(slot, one.value("data"), f"inputs[{place}].data", elsewhere, limits)
+                elsewhere = left.text.count(b"[") - sum(count_arrays(document.value(name)) for name in document.names)
+            binary[slot.name] = _from_json(slot, value, f"inputs[{place}].data", elsewhere, limits)
+    for numbers in unread.values():  # of members that the protocol does not have
+        for _ in pieces(numbers):
+            pass
     return _filled(declared, {slot.name: binary[slot.name] for slot in declared.slots})
 
 
@@ -169,6 +181,27 @@ def _from_json(slot: Slot, value: object, place: str, elsewhere: int, limits: Li
             )
         tensor = tensor.reshape(slot.shape)
     return Input(*slot[:4], tensor, (), True)
+
+
+def _from_pieces(slot: Slot, numbers: memoryview, place: str, limits: Limits) -> Input:
+    """Read a long list of numbers; a place in it is written as `data[131072:][5]`, the sixth from there on."""
+    dtype = DATATYPES.get(slot.datatype)
+    count = math.prod(slot.shape)
+    if dtype is None:
+        raise InvalidTensor(f"{place}[0]: expected a string, got something else")
+    parts: list[Tensor] = []
+    size = 0
+    for piece in pieces(numbers):
+        here = f"{place}[{size}:]"
+        if dtype == BOOL:
+            _check_booleans(piece, here)
+        parts.append(read_array(piece, dtype, max_elements=limits.elements, name=here, brackets=1, flat=True))
+        size += parts[-1].size
+        if size > count:
+            raise InvalidTensor(f"{place}: expected {count} numbers by the shape {list(slot.shape)}, got more")
+    if size != count:
+        raise InvalidTensor(f"{place}: expected {count} numbers by the shape {list(slot.shape)}, got {size}")
+    return Input(*slot[:4], np.concatenate(parts).reshape(slot.shape), (), True)
 
 
 def _check_booleans(value: Array, place: str, depth: int = 0) -> None:
