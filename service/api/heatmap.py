@@ -18,9 +18,11 @@ from service.api.documents import INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, er
 from service.api.images import Upload
 from service.api.inference import Inference, ModelParameters, Sizes, infer_images, size_of
 from service.api.pictures import PICTURE_BODY, each_in_thread, features_of
+from service.api.sending import PiecewiseResponse
 from service.api.state import State, get_state
 from service.codecs.heat import over
 from service.codecs.rows import Rows
+from service.codecs.tensors.json_text import json_pieces
 from service.codecs.tensors.npy import write_npy
 from service.codecs.tensors.picture import encode_png
 from service.errors import (
@@ -117,23 +119,25 @@ async def heatmap(
     inference = await infer_images(request, state, parameters, drawing.course)
     headers = {"Server-Timing": inference.server_timing().decode()}
     if written != "json":
-        return Response(drawing.made[0], media_type=MEDIA_TYPES[written], headers=headers)
+        return PiecewiseResponse(drawing.made[0], MEDIA_TYPES[written], headers)
     said = orjson.dumps({"model": inference.model.name, "version": inference.model.version})
-    content = b'%b,"results":[%b]}' % (said[:-1], b",".join(drawing.made))
-    return Response(content, media_type=MEDIA_TYPES["json"], headers=headers)
+    pieces: list[bytes | memoryview] = [said[:-1], b',"results":[']
+    for place, made in enumerate(drawing.made):
+        pieces += [b",", *made] if place else made
+    return PiecewiseResponse([*pieces, b"]}"], MEDIA_TYPES["json"], headers)
 
 
 class _Drawing:
     """One request's maps, in the form that it wants.
 
     Attributes:
-        made: for each image a PNG, a .npy file, or a JSON object.
+        made: for each image a PNG, a .npy file, or a JSON object, in pieces.
     """
 
     def __init__(self, written: Written, request: Request) -> None:
         self.written = written
         self._request = request
-        self.made: Sequence[bytes] = ()
+        self.made: Sequence[Sequence[bytes | memoryview]] = ()
 
     async def course(
         self, state: State, inference: Inference[HeatmapParameters], upload: Upload, ticket: Ticket, deadline: float
@@ -182,7 +186,7 @@ class _Drawing:
         picture: np.ndarray | Rows,
         maps: np.ndarray,
         deadline: float,
-    ) -> bytes:
+    ) -> Sequence[bytes | memoryview]:
         height, width = size_of(picture)
         activation, output = model.card.activation, model.network.outputs[model.scores_place]
 
@@ -194,9 +198,9 @@ class _Drawing:
         heat = spread(found.cells, grid, height, width) if upsample else found.cells
         if self.written == "png":
             assert isinstance(picture, np.ndarray)  # where it is not, the map was refused
-            return encode_png(over(picture, heat, parameters.alpha))
+            return [encode_png(over(picture, heat, parameters.alpha))]
         if self.written == "npy":
-            return b"".join(write_npy(heat))
+            return write_npy(heat)
         first = (0.0, 0.0) if upsample else (centre(grid.rows), centre(grid.columns))
         step = (1, 1) if upsample else (grid.rows.level.stride, grid.columns.level.stride)
         document = {
@@ -212,7 +216,7 @@ class _Drawing:
             "step": step,
             "map": heat,
         }
-        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        return json_pieces(document)
 
 
 def _index(model: Model, asked: str | int | None) -> int | None:
