@@ -93,6 +93,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", connection),
+        ws="none",  # one that is not ours to end would stay when the rest has ended: its shutdown fails, and all with it
         interface="asgi3",
         host=settings.host,
         port=settings.port,
