@@ -67,7 +67,7 @@ class PromptConnection(Connection):
     def on_message_complete(self) -> None:
         """Offer a request that has come whole."""
         super().on_message_complete()
-        if self._held is None:
+        if self._held is None or self._held[0].more_body:
             return
         cycle, app = self._held
         self._held = None

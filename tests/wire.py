@@ -65,7 +65,7 @@ class Transport(asyncio.Transport):
 
 def opened(kind: Kind, app: ASGIApp) -> tuple[HttpToolsProtocol, Transport]:
     """Open a connection."""
-    config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
+    config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3", ws="none")
     config.load()
     protocol = kind(config, ServerState(), {}, asyncio.get_running_loop())
     transport = Transport(protocol)
