@@ -1,4 +1,4 @@
-"""One connection: uvicorn's, but a large body goes past its parser, and requests for other protocols are answered in this one.
+"""One connection: a large body goes past the parser.
 
 All that the parser can say of a body whose length is known is where it ends. Its way of saying so copies every piece twice more,
 and uvicorn's own puts the copies together once and takes them out again: 1.5 ms for 2 MB received and 0.5 MB sent, in place
@@ -12,27 +12,20 @@ from __future__ import annotations
 
 import asyncio
 
-import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.intake import FILL
-from service.upgrade import Declined, parser_of
+from service.bounded import BoundedConnection
+from service.upgrade import parser_of
 
 _DIGITS = len(str(HIGH_WATER_LIMIT))
 
 
-class Connection(HttpToolsProtocol):
+class Connection(BoundedConnection):
     """Given to `uvicorn.Config` as `http`."""
-
-    _left = 0
-    """Bytes of a large body that have not come; 0 or less of any other."""
 
     _past = False
     """Whether this body goes past the parser, which then knows nothing of where it ends."""
-
-    _deaf = False
-    """Whether nothing that comes is looked at any more: the connection ends with the answers that are on their way."""
 
     def on_headers_complete(self) -> None:
         """Note the length of a large body, unless the connection is to become something else or to end with this request."""
@@ -67,39 +60,12 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         rest = data[self._left :]
         self.on_body(data[: self._left])
-        if self._left:
-            return
-        self._end_body()
+        if not self._left:
+            self._end_body()
         if rest:
             self._parse(rest)
-
-    def _parse(self, data: bytes | memoryview) -> None:
-        """Give what comes to the parser."""
-        self._unset_keepalive_if_required()
-        while not self._deaf:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as stopped:
-                self._decline()
-                data = memoryview(data)[stopped.args[0] :]  # a copy each time is quadratic, where there are many
-                continue
-            except httptools.HttpParserError:
-                self.logger.warning("Invalid HTTP request received.")
-                self.send_400_response("Invalid HTTP request received.")
-            return
-
-    def _decline(self) -> None:
-        """Go on as if a request had not asked for another protocol."""
-        headers, version = self.headers, self.parser.get_http_version()
-        if self.parser.get_method() == b"CONNECT":  # what follows is meant for somebody else, whatever it looks like
-            headers, self._deaf, self.cycle.keep_alive = [], True, False
-        self.parser = parser_of(Declined(self))
-        self.parser.feed_data(Declined.head(headers, version))
-
-    def on_message_complete(self) -> None:
-        """Note the end of a request, unless the parser has stopped before the body of one that asks for another protocol."""
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+        else:
+            self._await(0)  # what came is of the body, all of it
 
     def _end_body(self) -> None:
         """Begin with a new parser, which has not seen that there was a body."""

@@ -7,7 +7,7 @@ ServiceError
 ├── RouteNotFound           404  not_found
 ├── MethodNotAllowed        405  method_not_allowed
 ├── NotAcceptable           406  not_acceptable          no form of the answer is one that Accept allows
-├── RequestTimeout          408  request_timeout         the body came too slowly
+├── RequestTimeout          408  request_timeout         headers or body came too slowly
 ├── PayloadTooLarge         413  payload_too_large       bytes, pixels, images, tensors
 ├── UnsupportedMediaType    415  unsupported_media_type  not a format that we read
 ├── UnsupportedEncoding     415  unsupported_encoding    + Accept-Encoding; a body compressed in a way that we do not read
@@ -16,6 +16,7 @@ ServiceError
 │   ├── InvalidTensor       422  invalid_tensor
 │   └── InvalidParameter    422  invalid_parameter
 ├── Overloaded              429  overloaded              + Retry-After
+├── HeadersTooLarge         431  headers_too_large       said by the connection; the application has not heard of it
 ├── InternalError           500  internal                fixed text; the detail goes to the log
 ├── NotReady                503  not_ready               starting or stopping
 └── DeadlineExceeded        504  timeout                 not answered within timeout_s
@@ -79,7 +80,7 @@ class NotAcceptable(ServiceError):
 
 
 class RequestTimeout(ServiceError):
-    """The client sent its body more slowly than `body_timeout_s` allows."""
+    """The client sent its headers or its body more slowly than `body_timeout_s` allows."""
 
     status, code = 408, "request_timeout"
 
@@ -146,6 +147,12 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class HeadersTooLarge(ServiceError):
+    """The request's line and headers have more than 64 KiB; the connection ends."""
+
+    status, code = 431, "headers_too_large"
 
 
 class InternalError(ServiceError):

@@ -62,7 +62,10 @@ class PromptConnection(Connection):
         super().data_received(data)
         self._feeding = False
         if self._held is not None:
-            self._let_go(*self._held)
+            if self._held[0].disconnected:  # what came as its body was none
+                self._held = None
+            else:
+                self._let_go(*self._held)
 
     def on_message_complete(self) -> None:
         """Offer a request that has come whole."""

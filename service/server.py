@@ -89,7 +89,8 @@ def serve(settings: Settings, *, share_port: bool = False) -> int:
         sys.stderr.write(f"poolserve: cannot start:\n{error}\n")
         return 1
     # What is answered at once has no line in the log: those are written further in.
-    connection = Connection if settings.access_log else partial(PromptConnection, answer=AtOnce(app))
+    kind = Connection if settings.access_log else partial(PromptConnection, answer=AtOnce(app))
+    connection = partial(kind, limit_s=settings.body_timeout_s)
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", connection),

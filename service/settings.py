@@ -90,7 +90,8 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3600,
-        description="Longest a body may take to come, so that slow senders do not pile up. Then 408.",
+        description="Longest a request's headers may take to come, and its body, so that slow senders do not pile up. Then 408."
+        " Longest a client may take nothing of its answer. Then the connection ends.",
     )
     drain_s: float = Field(
         1.0,

@@ -24,6 +24,8 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.reading = True
         self.closed = False
+        self.ended = False
+        self.unsent = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
@@ -49,6 +51,15 @@ class Transport(asyncio.Transport):
         memory[:size] = piece[:size]
         self.protocol.buffer_updated(size)
         return piece[size:]
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.closed = True
 
     def close(self) -> None:
         self.closed = True
@@ -92,7 +103,9 @@ async def answered(kind: Kind, app: ASGIApp, pieces: list[bytes]) -> tuple[bytes
     """Give what is written after all pieces, and whether the connection is closed."""
     protocol, transport = opened(kind, app)
     await feed(protocol, transport, pieces)
-    return transport.written, transport.closed
+    closed = transport.closed or transport.ended
+    protocol.connection_lost(None)  # no timer stays
+    return transport.written, closed
 
 
 def cut(stream: bytes, rng: np.random.Generator) -> list[bytes]:

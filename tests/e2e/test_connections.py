@@ -28,6 +28,37 @@ def connected(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=10)
 
 
+def received(connection: socket.socket) -> bytes:
+    """All until the server ends the connection."""
+    got = b""
+    while chunk := connection.recv(65536):
+        got += chunk
+    return got
+
+
+def test_heads_without_end_are_refused_and_the_refusal_arrives(server: Server) -> None:
+    line = b"X-Name: " + b"a" * 1000 + b"\r\n"
+    with connected(server) as many, connected(server) as url, connected(server) as cookies:
+        cookies.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 16_384 + b"\r\n\r\n")
+        assert read_until(cookies, b'"live"').startswith(b"HTTP/1.1 200 ")
+        many.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n" + line * 10_000)  # 10 MB, of which most come behind the refusal
+        url.sendall(b"GET /" + b"a" * 1_000_000)
+        for connection in (many, url):
+            answer = received(connection)
+            assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+            assert b'"code":"headers_too_large"' in answer
+    assert_healthy(server)
+
+
+def test_slow_heads_and_silent_connections_are_ended(model_folder: Path, tmp_path: Path) -> None:
+    flags = ("--models", str(model_folder), "--drain-s", "0", "--body-timeout-s", "0.5")
+    with serve(tmp_path / "log", *flags) as server, connected(server) as slow, connected(server) as silent:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        assert received(slow).startswith(b"HTTP/1.1 408 ")
+        assert received(silent) == b""
+        assert_healthy(server)
+
+
 def test_request_for_a_websocket_is_answered_and_does_not_disturb_the_end(server: Server) -> None:
     picture = png(9, 9)
     said = b"Content-Length: %d\r\n\r\n" % len(picture)
