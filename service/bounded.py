@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.errors import HeadersTooLarge, Malformed, RequestTimeout, ServiceError
 from service.hourglass import Hourglass
 from service.refusal import refusal
+from service.unread import Unread
 from service.upgrade import Declined, parser_of
 
 _HEAD_BYTES = 65_536
@@ -58,12 +59,15 @@ class BoundedConnection(HttpToolsProtocol):
     _left_before = 0
     """What `_left` was when such bytes began to be counted."""
 
+    _unread: Unread | None = None
+    """Made when the client first leaves something unread that fills more than the socket."""
+
     def __init__(self, *arguments: Any, limit_s: float = 30.0, **named: Any) -> None:
         """Begin, as uvicorn does.
 
         Args:
             arguments: uvicorn's.
-            limit_s: longest that the head of a request may take to come.
+            limit_s: longest that the head of a request may take to come, and that its client may take nothing of an answer.
             named: uvicorn's.
         """
         super().__init__(*arguments, **named)
@@ -79,6 +83,41 @@ class BoundedConnection(HttpToolsProtocol):
         """End."""
         super().connection_lost(exc)
         self._clock.drop()
+        if self._unread is not None:
+            self._unread.drop()
+
+    def pause_writing(self) -> None:
+        """Let the client read for as long as it does."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.rest()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or end."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._clock.turn(self._limit_s)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that is idle."""
+        self._close()
+
+    def _close(self) -> None:
+        """Close the transport, which waits for ever until all is sent; `_late` does not."""
+        self.transport.close()
+        self._clock.turn(self._limit_s)
+
+    def _watch_reader(self) -> None:
+        """Look whether what is unsent goes."""
+        if self.transport.get_write_buffer_size():
+            if self._unread is None:
+                self._unread = Unread(self.transport, self.loop, self._limit_s)
+            self._unread.watch()
 
     def on_headers_complete(self) -> None:
         """Begin a request, if its head is no larger than it may be."""
@@ -177,13 +216,13 @@ class BoundedConnection(HttpToolsProtocol):
         """End what has not come to its end; answers that are on their way come first."""
         cycle = self.cycle
         if self.transport.is_closing():
-            return
-        if self._deaf:
-            self.transport.close()
+            self._watch_reader()
+        elif self._deaf:
+            self._close()
         elif self.flow.read_paused or (cycle is not None and not cycle.response_complete):
             self._clock.turn(self._limit_s)
         elif self.scope is None or (cycle is not None and cycle.scope is self.scope):
-            self.transport.close()
+            self._close()
         else:
             self._refuse(RequestTimeout(f"expected the whole head of a request within {self._limit_s:g} s, got less"))
 
@@ -197,7 +236,7 @@ class BoundedConnection(HttpToolsProtocol):
                 cycle.keep_alive = False
                 return
             if self.pipeline or cycle.response_started:  # its own body is broken, and its turn is not now
-                self.transport.close()
+                self._close()
                 return
             cycle.disconnected = True
             cycle.message_event.set()

@@ -126,7 +126,7 @@ class PromptConnection(Connection):
         self.transport.write(b"HTTP/1.1 200 OK\r\n%b%b%b\r\n%b" % (self._default_lines, reply.head, end, reply.content))
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
-            self.transport.close()
+            self._close()
         if self.pipeline:
             self.on_response_complete()
         else:
@@ -151,7 +151,7 @@ class PromptConnection(Connection):
         if left_s > 0:
             self._watch = self.loop.call_later(left_s, self._look)
         else:
-            self.transport.close()
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take out what nobody waits for any more."""

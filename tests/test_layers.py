@@ -77,6 +77,7 @@ LAYERS = {
         ["reader"],
         ["api"],
         ["app", "upgrade", "refusal", "hourglass"],
+        ["unread"],
         ["bounded"],
         ["connection"],
         ["prompt"],

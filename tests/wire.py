@@ -25,6 +25,7 @@ class Transport(asyncio.Transport):
         self.reading = True
         self.closed = False
         self.ended = False
+        self.aborted = False
         self.unsent = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -59,7 +60,7 @@ class Transport(asyncio.Transport):
         return self.unsent
 
     def abort(self) -> None:
-        self.closed = True
+        self.closed = self.aborted = True
 
     def close(self) -> None:
         self.closed = True

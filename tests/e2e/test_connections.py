@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.e2e.server import Server, serve
@@ -56,6 +59,26 @@ def test_slow_heads_and_silent_connections_are_ended(model_folder: Path, tmp_pat
         slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
         assert received(slow).startswith(b"HTTP/1.1 408 ")
         assert received(silent) == b""
+        assert_healthy(server)
+
+
+def test_answer_that_nobody_reads_ends_and_one_that_is_read_slowly_arrives(model_folder: Path, tmp_path: Path) -> None:
+    flags = ("--models", str(model_folder), "--drain-s", "0", "--body-timeout-s", "1")
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((1, 1, 4096, 4096), np.float32))  # 64 MB, far more than sockets hold
+    body = stream.getvalue()
+    request = b"POST /v1/pool?op=max&kernel=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-npy\r\n"
+    with serve(tmp_path / "log", *flags) as server, connected(server) as deaf, connected(server) as slow:
+        for connection in (deaf, slow):
+            connection.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        got, started = 0, time.monotonic()
+        while got < len(body):
+            piece = slow.recv(2_000_000)  # as much as there is: some 30 pieces, with a pause behind each
+            assert piece, f"ended after {got} bytes"
+            got += len(piece)
+            time.sleep(0.1)
+        assert time.monotonic() - started > 2
+        assert len(received(deaf)) < len(body) // 2  # what the sockets held
         assert_healthy(server)
 
 
