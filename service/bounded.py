@@ -133,8 +133,12 @@ class BoundedConnection(HttpToolsProtocol):
         """Note the end of a request, unless the parser has stopped before the body of one that asks for another protocol."""
         if self.parser.should_upgrade():
             return
-        self._skipped = self.cycle.response_complete
-        super().on_message_complete()
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._skipped = True
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
 
     def _parse(self, data: bytes | memoryview) -> None:
         """Give what comes to the parser."""
@@ -157,7 +161,8 @@ class BoundedConnection(HttpToolsProtocol):
         if cycle is before or cycle.scope is not self.scope:
             self._await(size)
         elif self._waits:
-            self._waits, self._begun, self._certain, self._most = False, None, 0, 0
+            self._waits = self._skipped = False
+            self._begun, self._certain, self._most = None, 0, 0
             self._clock.rest()
 
     def _decline(self) -> None:

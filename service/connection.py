@@ -43,13 +43,17 @@ class Connection(BoundedConnection):
         """Take a piece of the body; the first that waits is given on as it came."""
         self._left -= len(body)
         cycle = self.cycle
-        if not (self.parser.should_upgrade() or cycle.response_complete):
-            if not cycle.body:
-                cycle.body = body  # type: ignore[assignment]  # `bytes(body)` in `receive` takes no copy of it then
-                body = b""
-            elif isinstance(cycle.body, bytes):
+        if cycle.response_complete:
+            return
+        if not cycle.body:
+            cycle.body = body  # type: ignore[assignment]  # `bytes(body)` in `receive` takes no copy of it then
+        else:
+            if isinstance(cycle.body, bytes):
                 cycle.body = bytearray(cycle.body)
-        super().on_body(body)
+            cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Give what comes to the parser, or to the body."""
