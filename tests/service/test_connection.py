@@ -202,7 +202,7 @@ def ask(model_folder: Any) -> Iterator[Callable[..., bytes]]:
     """The whole service behind a real socket: sends pieces, gives what came back until the connection is closed or silent."""
     values = Settings(models=model_folder, provider="cpu", body_timeout_s=0.3, max_body_bytes=4_000_000)
     app = create_app(values, Repository.load(values))
-    config = uvicorn.Config(app, http=Connection, port=0, lifespan="off", log_config=None, interface="asgi3")
+    config = uvicorn.Config(app, http=Connection, port=0, lifespan="on", log_config=None, interface="asgi3")
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -223,8 +223,6 @@ def ask(model_folder: Any) -> Iterator[Callable[..., bytes]]:
     yield exchange
     server.should_exit = True
     thread.join()
-    for threads in (app.state.poolserve.decoders, app.state.poolserve.poolers):
-        threads.shutdown()
 
 
 def pooled(x: np.ndarray, more: str = "") -> bytes:
