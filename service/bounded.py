@@ -119,7 +119,7 @@ class BoundedConnection(HttpToolsProtocol):
                 self._unread = Unread(self.transport, self.loop, self._limit_s)
             self._unread.watch()
 
-    def on_headers_complete(self) -> None:
+    def _begin(self) -> None:
         """Begin a request, if its head is no larger than it may be."""
         if (
             self._suspect
@@ -127,7 +127,6 @@ class BoundedConnection(HttpToolsProtocol):
         ):
             raise _too_large()
         self._barren = self._left_before = 0
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Note the end of a request, unless the parser has stopped before the body of one that asks for another protocol."""

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from service.api.intake import FILL
 from service.bounded import BoundedConnection
+from service.errors import Malformed
 from service.upgrade import parser_of
 
 _DIGITS = len(str(HIGH_WATER_LIMIT))
@@ -28,13 +29,24 @@ class Connection(BoundedConnection):
     """Whether this body goes past the parser, which then knows nothing of where it ends."""
 
     def on_headers_complete(self) -> None:
-        """Note the length of a large body, unless the connection is to become something else or to end with this request."""
+        """Note the length of a large body, unless the connection is to end with this request; insist on a Host (RFC 9112, 3.2)."""
+        self._begin()
+        hosts = length = 0
+        for (
+            name,
+            value,
+        ) in self.headers:  # the parser has refused lengths that are no number, or there twice, or beside chunks
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length" and len(value) >= _DIGITS:
+                length = int(value)
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise Malformed(f"expected one header Host, got {hosts or 'none'}")
         super().on_headers_complete()
         self._left = 0
-        for name, value in self.headers:  # the parser has refused what is no number, or there twice, or beside chunks
-            if name == b"content-length" and len(value) >= _DIGITS and self._goes_on():
-                self._left = int(value)
-                self.scope["extensions"] = {FILL: {"fill": self.fill}}
+        if length and self._goes_on():
+            self._left = length
+            self.scope["extensions"] = {FILL: {"fill": self.fill}}
 
     def _goes_on(self) -> bool:
         return bool(self.parser.should_keep_alive()) and not self.parser.should_upgrade()

@@ -282,3 +282,21 @@ def test_broken_chunks_are_refused(kind: Kind) -> None:
             assert (written.count(b"HTTP/1.1 "), closed) == (1, True)
 
     run(course())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("hosts", "version", "status"),
+    [(0, "1.1", 400), (1, "1.1", 200), (2, "1.1", 400), (0, "1.0", 200), (1, "1.0", 200), (2, "1.0", 400)],
+)
+def test_host_is_said_once(kind: Kind, hosts: int, version: str, status: int) -> None:
+    async def course() -> None:
+        stream = f"GET /late HTTP/{version}\r\nAccept: */*\r\n".encode() + b"Host: x\r\n" * hosts + b"\r\n"
+        written, closed = await answered(kind, describe, [stream])
+        assert written.startswith(b"HTTP/1.1 %d " % status)
+        assert (written.count(b"HTTP/1.1 "), closed) == (1, status == 400 or version == "1.0")
+        if status == 400:
+            refused(written, 400, "malformed")
+            assert b"expected one header Host, got" in written
+
+    run(course())
