@@ -326,6 +326,10 @@ UNKNOWN: dict[str, tuple[Write, str]] = {
         lambda d: d.pooled(d.op("MaxPool", d.x, kernel_shape=[3, 3], dilations=[2, 2], auto_pad="SAME_UPPER")),
         "auto_pad SAME_UPPER with dilation 2",
     ),
+    "auto_pad of one tap": (
+        lambda d: d.pooled(d.conv(d.x, k=(1, 1), auto_pad="SAME_UPPER", strides=[4, 4])),
+        "auto_pad SAME_UPPER with stride 4",
+    ),
     "neighbours": (
         lambda d: d.reduce("ReduceMax", d.op("LRN", d.op("Transpose", d.x, perm=[0, 2, 3, 1]), size=3), [1, 2], 0),
         "takes positions together",
