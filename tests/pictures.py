@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+ImageFile.MAXBLOCK = 2**22  # what Pillow gives libjpeg, which cannot wait for more in the middle of progressive noise
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ LAYERS = {
         ["control"],
     ],
     "service.runtime.pooling": [
-        ["sessions", "layout", "kinds", "feeds", "sums", "whole"],
+        ["sessions", "layout", "kinds", "feeds", "sums", "whole", "given"],
         ["prepared"],
         ["gradient", "unpool"],
         ["pooler"],

@@ -6,11 +6,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from pydantic import ValidationError
 
 from graphs.operators.catalogue import UnknownOperator, find
 from graphs.operators.native import runs_natively
@@ -20,6 +19,7 @@ from graphs.operators.request import RegionParameters
 from graphs.operators.systems import check_named, geometry_of, regions_of
 from graphs.operators.weights import WeightError, checked_weights
 from service.errors import InvalidParameter, InvalidTensor, PayloadTooLarge
+from service.runtime.pooling.given import Action, check_arrays, feeds_of, split
 from service.runtime.pooling.gradient import differentiate
 from service.runtime.pooling.kinds import kind_of
 from service.runtime.pooling.layout import Layout, layout_of
@@ -30,17 +30,7 @@ from service.runtime.pooling.whole import Fixed
 from service.runtime.session import Provider
 from service.settings import Settings
 
-Action = Literal["pool", "gradient", "unpool"]
-
 _REGION_ARRAYS = ("boxes", "labels", "mask")
-_OTHERS = {"pool": frozenset({"indices", "grad_output"}), "gradient": frozenset({"indices"})}
-"""Arrays that belong to other actions."""
-
-_TAKES = {
-    "pool": "indices go to unpool and grad_output to gradient",
-    "gradient": "indices go to unpool",
-    "unpool": "it takes indices alone",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,11 +116,11 @@ class Pooler:
 
     def _prepare(self, wanted: _Wanted) -> Course:
         action, op, given, arrays, shape, dtype = wanted
-        _check_arrays(action, arrays)
+        check_arrays(action, arrays)
         if action == "unpool":
             return Course(*prepare_unpool(op, given, arrays, shape, self.sessions, self._max_elements))
         operator = find(op)
-        request, parameters = _split(operator, given, arrays)
+        request, parameters = split(operator, given, arrays)
         check_named((frozenset(given) | frozenset(arrays)) - frozenset(operator.parameters.model_fields))
         if request.return_indices and operator.name not in {"max", "min"}:
             raise InvalidParameter(f"return_indices: only max and min come from one cell, {operator.name!r} does not")
@@ -166,7 +156,7 @@ class Pooler:
             plain = request.divisor_override is None and not request.return_indices
             plain &= not (request.nan == "omit" and request.count_include_pad)  # what is omitted does not divide
             native = geometry if plain and runs_natively(op, geometry, dtype.name) else None
-        feeds, structure = _feeds(parameters, kind.arithmetic)
+        feeds, structure = feeds_of(parameters, kind.arithmetic)
         prepared = Prepared(
             operator, parameters, request, layout, kind, units, feeds, structure, self.sessions, work, room, native
         )
@@ -241,17 +231,6 @@ class Pooler:
         ]
 
 
-def _check_arrays(action: Action, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse arrays that another action takes: without effect they would not be what was meant.
-
-    Raises:
-        InvalidParameter: 422.
-    """
-    strange = arrays.keys() - {"indices"} if action == "unpool" else arrays.keys() & _OTHERS[action]
-    if strange:
-        raise InvalidParameter(f"{min(strange)[:64]}: expected no such array here: {_TAKES[action]}")
-
-
 def _prefix(arrays: Mapping[str, np.ndarray], layout: Layout, *, joint: bool) -> tuple[int, ...]:
     """The leading axes that masks and labels have of their own.
 
@@ -271,50 +250,6 @@ def _prefix(arrays: Mapping[str, np.ndarray], layout: Layout, *, joint: bool) ->
     if len(prefixes) > 1:
         raise InvalidTensor("expected mask and labels with the same leading axes")
     return prefixes.pop()
-
-
-def _split(
-    operator: Operator, given: Mapping[str, object], arrays: Mapping[str, np.ndarray]
-) -> tuple[RegionParameters, Parameters]:
-    """Sort the parameters into the regions' and the operator's, and check both.
-
-    Raises:
-        InvalidParameter: 422; unknown, missing or out of range.
-    """
-    common, own = RegionParameters.model_fields, operator.parameters.model_fields
-    known = [*own, *(name for name in common)]
-    named = {**given, **{name: array for name, array in arrays.items() if name not in {"grad_output", "indices"}}}
-    for name in named:
-        if name not in own and name not in common:
-            raise InvalidParameter(
-                f"unknown parameter {name[:64]!r} of {operator.name!r}; known are: {', '.join(sorted(known))}"
-            )
-    try:
-        parameters = operator.parameters.model_validate({name: value for name, value in named.items() if name in own})
-        request = RegionParameters.model_validate(
-            {name: value for name, value in given.items() if name in common and name not in own}
-        )
-    except ValidationError as error:
-        problems: dict[str, str] = {}  # of a parameter that may be several things, the first says enough
-        for detail in error.errors(include_url=False, include_input=False):
-            problems.setdefault(str(detail["loc"][0]), detail["msg"].removeprefix("Value error, "))
-        raise InvalidParameter("; ".join(f"{name}: {problem}" for name, problem in problems.items())) from None
-    return request, parameters
-
-
-def _feeds(parameters: Parameters, arithmetic: str) -> tuple[dict[str, np.ndarray], Hashable]:
-    """What of the parameters is fed to the graph, and what is built into it."""
-    feeds: dict[str, np.ndarray] = {}
-    structure: list[tuple[str, Any]] = []
-    for name, field in type(parameters).model_fields.items():
-        value = getattr(parameters, name)
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("feed") and value is not None:
-            feeds[name] = np.asarray(value, arithmetic)
-            structure.append((name, feeds[name].ndim))
-        else:
-            structure.append((name, repr(value)))
-    return feeds, tuple(structure)
 
 
 def _length(rows: slice) -> int:
