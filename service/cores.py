@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 
+@cache  # every session asks; the files take 0.2 ms
 def available_cores(root: Path = Path("/")) -> int:
-    """Count them: those it may run on, or those that its quota pays for if they are fewer; at least 1.
+    """Count them: those it may run on, or those that its quota pays for if they are fewer; at least 1. As when first asked.
 
     With two cores' time on a machine of 64, 64 threads spend their share in the first milliseconds of each period of 100 and
     then all stand still. A part of a core counts as one, as it does for the Java machine and for Go

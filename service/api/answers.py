@@ -17,8 +17,8 @@ from service.codecs.tensors.npz import MAX_ARRAYS, write_npz
 from service.codecs.tensors.picture import encode_png, side_by_side
 from service.codecs.tensors.raw import write_raw, write_shape
 from service.errors import InvalidParameter, NotAcceptable, PayloadTooLarge
+from service.runtime.pooling.given import Action
 
-Action = Literal["pool", "gradient", "unpool"]
 Headers = list[tuple[bytes, bytes]]
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import templates
 from service.api.accept import Written, choose
-from service.api.answers import DEFAULTS, Action, Answer, write_answer
+from service.api.answers import DEFAULTS, Answer, write_answer
 from service.api.course import in_thread
 from service.api.intake import Body, Said, filling, read_body, read_headers
 from service.api.parameters import read_query
@@ -34,6 +34,7 @@ from service.errors import DeadlineExceeded, PayloadTooLarge, ServiceError
 from service.reader.channel import Task
 from service.reader.slots import MAX_BODY
 from service.runtime.admission import Ticket
+from service.runtime.pooling.given import Action
 from service.runtime.pooling.pooler import Course
 from service.runtime.pooling.prepared import Pooled
 from service.runtime.pooling.sessions import NotBuilt

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from graphs.operators.catalogue import CATALOGUE
 from graphs.operators.request import RegionParameters
 from service.api.accept import MEDIA_TYPES
-from service.api.answers import Action
 from service.api.documents import INFERENCE_ERRORS, INFERENCE_HEADERS, TIMED, error_responses
 from service.api.parameters import array_names
 from service.codecs.tensors.dtypes import DTYPES
@@ -17,6 +16,7 @@ from service.errors import (
     NotAcceptable,
 )
 from service.runtime.descriptor import REGIONS
+from service.runtime.pooling.given import Action
 from service.runtime.pooling.unpool import UNPOOLERS, UnpoolParameters
 
 _BINARY = {"type": "string", "format": "binary"}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from service.runtime.control import Control
 from service.runtime.model import Model
@@ -21,14 +19,6 @@ from tests.claims import relative_error
 from tests.tiny import TinyClassifier, card
 
 CARD = card(preprocessing={"scale": 1.0})
-
-
-def private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Private copies go where the test can look."""
-    folder = tmp_path / "private"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
 
 
 def noise(height: int, width: int, channels: int, rng: np.random.Generator) -> np.ndarray:

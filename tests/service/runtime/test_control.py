@@ -25,17 +25,13 @@ from tests.service.runtime.living import (
     later,
     living,
     noise,
-    private_folder,
     remove,
     save,
     states,
 )
 from tests.tiny import TinyClassifier
 
-
-@pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return private_folder(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 
 @pytest.fixture

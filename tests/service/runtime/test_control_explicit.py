@@ -13,13 +13,10 @@ from service.runtime.control import Control
 from service.runtime.loader import Override
 from service.runtime.repository import Repository, RepositoryError
 from service.settings import Settings
-from tests.service.runtime.living import CARD, is_answered_as, living, noise, private_folder, save, states
+from tests.service.runtime.living import CARD, is_answered_as, living, noise, save, states
 from tests.tiny import TinyClassifier
 
-
-@pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return private_folder(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 
 @pytest.fixture

@@ -13,12 +13,9 @@ from service.runtime.control import Control
 from service.runtime.repository import Repository, RepositoryError
 from service.runtime.session import ProviderError
 from service.settings import Settings
-from tests.service.runtime.living import living, private_folder, save, states
+from tests.service.runtime.living import living, save, states
 
-
-@pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return private_folder(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,8 @@ from service.runtime.remote import Mirror
 from service.runtime.repository import Repository, RepositoryError
 from service.settings import Settings
 from tests.claims import relative_error
-from tests.service.runtime.bucket import GRAPH, Store, emptied, files, mirrored
+from tests.service.runtime.bucket import GRAPH, Store, files
 from tests.tiny import LABELS, TinyClassifier, card
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with emptied() as memory:
-        yield memory
-
-
-@pytest.fixture
-def mirror(store: Store) -> Iterator[Mirror]:
-    with mirrored(store) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from service.runtime.remote import Mirror, RemoteError
-from tests.service.runtime.bucket import GRAPH, Store, emptied, files, mirrored
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with emptied() as memory:
-        yield memory
-
-
-@pytest.fixture
-def mirror(store: Store) -> Iterator[Mirror]:
-    with mirrored(store) as made:
-        yield made
+from tests.service.runtime.bucket import GRAPH, Store, files
 
 
 def broken_read(self: Store, name: str, *arguments: Any, **options: Any) -> None:
